@@ -1,0 +1,106 @@
+# redis-shm: the one build system. GNU make.
+#
+#   make            everything into build/
+#   make demo       the main job: a private server, three transports, one table and a chart
+#   make test       all tests          make deps        what both need (DEPS=no: only report)
+#   make bench-fifo figures of the FIFO
+#
+# Variants live beside the default build:  make O=build/tsan SAN=thread test-unit    (SAN: thread, address, undefined)
+#                                          make O=build/clang CC=clang
+#                                          make O=build/arm64 CROSS=aarch64-linux-gnu- all-nohiredis
+
+VERSION := 0.1.0
+O       ?= build
+CROSS   ?=
+ifeq ($(origin CC),default)
+CC      := $(CROSS)gcc
+endif
+ifeq ($(origin AR),default)
+AR      := $(CROSS)ar
+endif
+PYTHON  ?= /usr/bin/python3
+SAN     ?=
+DEPS    ?= yes
+V       ?= 0
+
+# hiredis >= 1.0: the system's, or the one that `make deps` built into build/deps (docs/design.md, "hiredis").
+HIREDIS_PKG = PKG_CONFIG_PATH=$(CURDIR)/build/deps/hiredis/lib/pkgconfig:$$PKG_CONFIG_PATH pkg-config
+HIREDIS_CFLAGS = $(shell $(HIREDIS_PKG) --cflags "hiredis >= 1.0" 2>/dev/null)
+HIREDIS_LIBS   = $(shell $(HIREDIS_PKG) --libs "hiredis >= 1.0" 2>/dev/null)
+HIREDIS_LIBDIR = $(shell $(HIREDIS_PKG) --variable=libdir "hiredis >= 1.0" 2>/dev/null)
+
+WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
+CFLAGS  ?= -O2 -g
+CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
+             -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CFLAGS)
+LDFLAGS_ALL = -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+Q := $(if $(filter 0,$(V)),@,)
+
+FIFO     := src/fifo/charfifo.c
+CHANNEL  := $(FIFO) $(wildcard src/channel/*.c)
+REDIRECT := $(CHANNEL) $(wildcard src/redirect/*.c)
+MODULE   := $(REDIRECT) $(wildcard src/module/*.c)
+CLIENT   := $(CHANNEL) $(wildcard src/client/*.c)
+TOOLS    := $(wildcard src/tools/*.c)
+obj       = $(patsubst %.c,$(O)/obj/%.o,$(1))
+
+LIBS     := $(O)/libcharfifo.a $(O)/module-shm.so $(O)/libhiredis_shm.so $(O)/libhiredis_shm.a
+PROGRAMS := $(O)/redis-shm
+
+.PHONY: all
+all: $(LIBS) $(PROGRAMS)
+
+-include tests/tests.mk
+
+# What needs no hiredis, for cross builds.
+.PHONY: all-nohiredis
+all-nohiredis: $(O)/libcharfifo.a $(O)/module-shm.so
+
+$(O)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $<")
+	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter src/client/% src/tools/% examples/% tests/%,$<),$(HIREDIS_CFLAGS)) -MMD -MP -c $< -o $@
+
+$(O)/libcharfifo.a: $(call obj,$(FIFO))
+	$(if $(Q),@echo "  AR    $@")
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(O)/libhiredis_shm.a: $(call obj,$(CLIENT))
+	$(if $(Q),@echo "  AR    $@")
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+# nodelete: after MODULE UNLOAD a thread of the server may still be on its way out of a function of ours.
+$(O)/module-shm.so: $(call obj,$(MODULE)) src/module/module-shm.map
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -shared -Wl,--version-script=src/module/module-shm.map -Wl,-z,nodelete -Wl,-z,relro,-z,now \
+	    $(if $(SAN),,-Wl,-z,defs) -o $@ $(call obj,$(MODULE)) $(LDFLAGS_ALL) -ldl
+
+$(O)/libhiredis_shm.so.0: $(call obj,$(CLIENT)) src/client/libhiredis_shm.map
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -shared -Wl,-soname,libhiredis_shm.so.0 -Wl,--version-script=src/client/libhiredis_shm.map -Wl,-z,relro,-z,now \
+	    -o $@ $(call obj,$(CLIENT)) $(LDFLAGS_ALL) $(HIREDIS_LIBS)
+
+$(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.0
+	$(Q)ln -sf libhiredis_shm.so.0 $@
+
+$(O)/redis-shm: $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_LIBS) \
+	    $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) -lm
+comma := ,
+
+.PHONY: deps
+deps:
+	@DEPS=$(DEPS) scripts/deps.sh
+
+# A sub-make, so that what deps installed is seen by the pkg-config look-ups above.
+.PHONY: demo
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@$(O)/redis-shm demo --module $(O)/module-shm.so --out $(O)/demo
+
+.PHONY: clean
+clean:
+	rm -rf $(O)/obj $(O)/tests $(O)/bench $(O)/demo $(O)/examples $(LIBS) $(O)/libhiredis_shm.so.0 $(PROGRAMS)
+
+-include $(shell test -d $(O)/obj && find $(O)/obj -name '*.d' 2>/dev/null)
