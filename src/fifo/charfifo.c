@@ -134,6 +134,14 @@ static uint64_t writable_bytes(const struct end *e)
     return e->mask + 1 - LINE - (e->pos - e->peer_pos);
 }
 
+/* True once either end has closed. The line is one that the reader writes once in a quarter of the ring: mostly a cache hit. */
+static bool closed(struct end *e)
+{
+    if (rshm_load_relaxed(&e->control->reader_closed) != 0) /* a hint that only ever stops us: no order needed */
+        e->closed = true;
+    return e->closed;
+}
+
 /* Takes a fresh look at how far the reader is. */
 static int refresh(struct end *e)
 {
@@ -141,8 +149,6 @@ static int refresh(struct end *e)
     if ((read_pos & (LINE - 1)) != 0 || read_pos - e->peer_pos > e->pos - e->peer_pos)
         return fail(e);
     e->peer_pos = read_pos;
-    if (rshm_load_relaxed(&e->control->reader_closed) != 0) /* a hint that only ever stops us: no order needed */
-        e->closed = true;
     return 0;
 }
 
@@ -165,7 +171,7 @@ ssize_t charfifo_write(charfifo *w, const void *p, size_t n)
 
     if (e->failed != 0)
         return e->failed;
-    if (e->closed)
+    if (closed(e))
         return -EPIPE;
     while (left > 0) {
         uint64_t room = writable_bytes(e);
@@ -173,8 +179,6 @@ ssize_t charfifo_write(charfifo *w, const void *p, size_t n)
             int r = refresh(e);
             if (r < 0)
                 return r;
-            if (e->closed)
-                return -EPIPE;
             room = writable_bytes(e);
         }
         uint64_t len = record_room(e, e->pos, room);
@@ -199,7 +203,7 @@ ssize_t charfifo_free_bytes(charfifo *w)
     int r = e->failed != 0 ? e->failed : refresh(e);
     if (r < 0)
         return r;
-    if (e->closed)
+    if (closed(e))
         return 0;
     uint64_t room = writable_bytes(e), pos = e->pos, sum = 0, len;
     while ((len = record_room(e, pos, room)) != 0) { /* at most six records: four quarters, cut once at the end of the data */
@@ -249,7 +253,7 @@ int charfifo_poll(charfifo *r)
     struct end *e = end_of(r);
     if (e->failed != 0)
         return e->failed;
-    if (e->rec_len == 0) {
+    if (e->rec_len == 0 && !e->eof) { /* an end once seen is final, whatever a peer writes there later */
         int64_t len = look(e, e->pos, &e->eof);
         if (len < 0)
             return fail(e);
@@ -318,8 +322,8 @@ ssize_t charfifo_used_bytes(charfifo *r)
         return state < 0 ? state : 0;
     uint64_t sum = e->rec_len - e->rec_taken;
     bool eof = false;
-    /* Never further than one lap, whatever the peer writes meanwhile. */
-    for (uint64_t pos = e->pos + record_bytes(e->rec_len); pos - e->pos <= e->mask - LINE;) {
+    /* A correct writer keeps a line free; a peer whose records fill a whole lap would keep us here for ever. */
+    for (uint64_t pos = e->pos + record_bytes(e->rec_len);;) {
         int64_t len = look(e, pos, &eof);
         if (len < 0)
             return fail(e);
@@ -327,6 +331,8 @@ ssize_t charfifo_used_bytes(charfifo *r)
             break;
         sum += (uint64_t)len;
         pos += record_bytes((uint64_t)len);
+        if (pos - e->pos > e->mask + 1 - LINE)
+            return fail(e);
     }
     return (ssize_t)sum;
 }
