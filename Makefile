@@ -10,6 +10,7 @@
 #                                          make O=build/arm64 CROSS=aarch64-linux-gnu- all-nohiredis
 
 VERSION := 0.1.0
+VERSION_NUMBER := 100# major * 10000 + minor * 100 + patch, as MODULE LIST shows it
 O       ?= build
 CROSS   ?=
 ifeq ($(origin CC),default)
@@ -32,7 +33,7 @@ HIREDIS_LIBDIR = $(shell $(HIREDIS_PKG) --variable=libdir "hiredis >= 1.0" 2>/de
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS  ?= -O2 -g
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
-             -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CFLAGS)
+             -DRSHM_VERSION_NUMBER=$(VERSION_NUMBER) -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CFLAGS)
 LDFLAGS_ALL = -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 Q := $(if $(filter 0,$(V)),@,)
 

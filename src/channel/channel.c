@@ -1,0 +1,200 @@
+/* channel.c - two FIFOs, doorbells, waiting; the contract is in channel.h. */
+#include "channel/channel.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "channel/clock.h"
+
+#define SPIN_LOOKS_PER_CLOCK 8 /* a look and a pause take some 20 ns, the clock 10: read it seldom, yet stop within 0.2 us */
+
+int rshm_channel_init(struct rshm_channel *ch, enum rshm_side side, struct rshm_map *map, int fd)
+{
+    memset(ch, 0, sizeof *ch);
+    struct rshm_segment *s = map->base;
+    size_t fifo_bytes = charfifo_memory_bytes(map->ring_bytes);
+    char *request = (char *)s + map->request_off, *reply = (char *)s + map->reply_off;
+    bool server = side == RSHM_SERVER;
+
+    ch->fd = fd;
+    ch->in_wait = server ? &s->request_wait : &s->reply_wait;
+    ch->out_wait = server ? &s->reply_wait : &s->request_wait;
+    int r = charfifo_attach_reader(&ch->in, server ? request : reply, fifo_bytes, map->ring_bytes);
+    if (r == 0)
+        r = charfifo_attach_writer(&ch->out, server ? reply : request, fifo_bytes, map->ring_bytes);
+    if (r < 0)
+        return -EPROTO;
+    ch->map = *map;
+    map->base = NULL;
+    return 0;
+}
+
+void rshm_channel_deinit(struct rshm_channel *ch)
+{
+    if (ch->map.base == NULL)
+        return;
+    charfifo_close_writer(&ch->out);
+    charfifo_close_reader(&ch->in);
+    rshm_segment_unmap(&ch->map);
+}
+
+/* One byte, never blocking: a full socket buffer holds bells enough already, and an ended one is noticed by whoever reads. */
+static void ring(struct rshm_channel *ch)
+{
+    static const char bell = RSHM_BELL;
+    send(ch->fd, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    rshm_count(&ch->stats.bells_sent, 1);
+}
+
+/* After publishing something that whoever set *flag waits for. Returns true if it rang. */
+static bool wake(struct rshm_channel *ch, rshm_u32 *flag)
+{
+    rshm_fence_full(); /* W3: our publication before our look at the flag; pairs with R3 in rshm_channel_arm() */
+    if (rshm_load_relaxed(flag) == 0)
+        return false;
+    if (rshm_exchange(flag, 0u) == 0) /* taken back meanwhile: the peer is awake */
+        return false;
+    ring(ch);
+    return true;
+}
+
+ssize_t rshm_channel_writev(struct rshm_channel *ch, const struct iovec *iov, int iovcnt)
+{
+    ssize_t sum = 0;
+    for (int i = 0; i < iovcnt; i++) {
+        ssize_t w = charfifo_write(&ch->out, iov[i].iov_base, iov[i].iov_len);
+        if (w < 0 && sum == 0)
+            return w;
+        if (w > 0)
+            sum += w;
+        if (w < (ssize_t)iov[i].iov_len)
+            break;
+    }
+    if (sum > 0) {
+        rshm_count(&ch->stats.bytes_out, (uint64_t)sum);
+        rshm_count(&ch->stats.messages_out, 1);
+        ch->rang = wake(ch, &ch->out_wait->reader_waits);
+        charfifo_prefetch_write(&ch->out);
+    }
+    return sum;
+}
+
+ssize_t rshm_channel_write(struct rshm_channel *ch, const void *p, size_t n)
+{
+    const struct iovec one = {(void *)(uintptr_t)p, n};
+    return rshm_channel_writev(ch, &one, 1);
+}
+
+ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n)
+{
+    ssize_t r = charfifo_read(&ch->in, p, n);
+    if (r > 0) {
+        rshm_count(&ch->stats.bytes_in, (uint64_t)r);
+        rshm_count(&ch->stats.messages_in, 1);
+        if (charfifo_released(&ch->in))
+            wake(ch, &ch->in_wait->writer_waits);
+    }
+    return r;
+}
+
+bool rshm_channel_writable(struct rshm_channel *ch)
+{
+    ssize_t room = charfifo_free_bytes(&ch->out);
+    /* A reader gives space back a quarter at a time, so half of the ring is always reached when it has read everything; a
+     * quarter is what is worth waking up for. Closed (0 for ever) is left to the socket's end. */
+    return room < 0 || (size_t)room >= ch->map.ring_bytes / 4;
+}
+
+bool rshm_channel_ready(struct rshm_channel *ch, int want)
+{
+    return ((want & RSHM_WANT_READ) && rshm_channel_poll(ch) != CHARFIFO_EMPTY) ||
+           ((want & RSHM_WANT_WRITE) && rshm_channel_writable(ch));
+}
+
+bool rshm_channel_arm(struct rshm_channel *ch, int want)
+{
+    if (want & RSHM_WANT_READ)
+        rshm_store_relaxed(&ch->in_wait->reader_waits, 1u);
+    if (want & RSHM_WANT_WRITE)
+        rshm_store_relaxed(&ch->out_wait->writer_waits, 1u);
+    rshm_fence_full(); /* R3: our flags before our second look; pairs with W3 in wake() */
+    if (!rshm_channel_ready(ch, want))
+        return false;
+    rshm_channel_disarm(ch);
+    return true;
+}
+
+void rshm_channel_disarm(struct rshm_channel *ch)
+{
+    /* Plain stores: a peer that takes the flag at this very moment rings once too often, which costs a look. */
+    rshm_store_relaxed(&ch->in_wait->reader_waits, 0u);
+    rshm_store_relaxed(&ch->out_wait->writer_waits, 0u);
+}
+
+void rshm_channel_request_bell(struct rshm_channel *ch)
+{
+    rshm_store_relaxed(&ch->in_wait->reader_waits, RSHM_RING_BACK); /* ordered by the system call that follows */
+    ring(ch);
+}
+
+void rshm_channel_answer_bell(struct rshm_channel *ch)
+{
+    if (rshm_load_relaxed(&ch->out_wait->reader_waits) == RSHM_RING_BACK && rshm_exchange(&ch->out_wait->reader_waits, 0u) != 0)
+        ring(ch);
+}
+
+int rshm_channel_drain(struct rshm_channel *ch, int flags)
+{
+    char bells[64];
+    ssize_t n = recv(ch->fd, bells, sizeof bells, flags);
+    if (n > 0) {
+        for (ssize_t i = 0; i < n; i++)
+            if (bells[i] != RSHM_BELL)
+                return -EPROTO;
+        rshm_count(&ch->stats.bells_received, (uint64_t)n);
+        return (int)n;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        return (flags & MSG_DONTWAIT) ? 0 : -ETIMEDOUT;
+    if (n < 0 && errno == EINTR)
+        return -EINTR;
+    ch->hangup = true; /* closed, or reset because bells lay unread: the same to us */
+    return -EPIPE;
+}
+
+static bool spin(struct rshm_channel *ch, int want, uint64_t spin_ticks)
+{
+    uint64_t start = rshm_ticks();
+    do
+        for (int i = 0; i < SPIN_LOOKS_PER_CLOCK; i++) {
+            if (rshm_channel_ready(ch, want)) {
+                rshm_count(&ch->stats.spin_hits, 1);
+                return true;
+            }
+            rshm_cpu_relax();
+        }
+    while (rshm_ticks() - start < spin_ticks);
+    rshm_count(&ch->stats.spin_misses, 1);
+    return false;
+}
+
+int rshm_channel_wait(struct rshm_channel *ch, int want, uint64_t spin_ticks)
+{
+    if (ch->hangup)
+        return rshm_channel_ready(ch, want) ? 0 : -EPIPE;
+    if (!ch->rang && spin_ticks != 0 && spin(ch, want, spin_ticks))
+        return 0;
+    ch->rang = false; /* its wake-up is over once we have slept: the next wait may spin */
+    for (;;) {
+        if (rshm_channel_arm(ch, want))
+            return 0;
+        int r = rshm_channel_drain(ch, 0);
+        if (r > 0 && !rshm_channel_ready(ch, want))
+            continue; /* a bell from before, or for the other direction */
+        rshm_channel_disarm(ch);
+        if (r > 0 || (r == -EPIPE && rshm_channel_ready(ch, want)))
+            return 0;
+        return r;
+    }
+}

@@ -1,0 +1,94 @@
+/* channel.h - one connection's shared memory: two FIFOs, the doorbell between the two sides, and bounded waiting.
+ *
+ * The doorbell is a byte on the socket the connection came from, so every way to wait for a socket also waits for the
+ * channel. A side that wants to sleep arms a wait flag, looks again, and only then sleeps; a side that publishes looks at the flag
+ * and rings if it is set. Readiness is always computed from the FIFOs and never remembered from a bell.
+ *
+ * Threads: one at a time per channel. Processes: after fork() the child must not use it (the mapping is not even there).
+ */
+#ifndef RSHM_CHANNEL_H
+#define RSHM_CHANNEL_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "channel/segment.h"
+#include "charfifo.h"
+
+enum rshm_side { RSHM_SERVER, RSHM_CLIENT };
+
+/* What to wait for. */
+enum { RSHM_WANT_READ = 1, RSHM_WANT_WRITE = 2 };
+
+/* Read by other threads (SHM.STATS) while the channel is in use. */
+struct rshm_channel_stats {
+    rshm_u64 bytes_in, bytes_out;
+    rshm_u64 messages_in, messages_out; /* reads and writes that moved something */
+    rshm_u64 bells_sent, bells_received;
+    rshm_u64 spin_hits, spin_misses;
+};
+
+struct rshm_channel {
+    charfifo in, out;
+    struct rshm_wait *in_wait, *out_wait;
+    int fd;          /* the socket; not owned */
+    bool rang;       /* the last write found the peer asleep and woke it */
+    bool hangup;     /* the socket has ended: what is in the FIFO is the last there will be */
+    struct rshm_map map;
+    struct rshm_channel_stats stats;
+};
+
+/* Takes over *map (unmapped by rshm_channel_deinit) and fd (not closed). Returns 0 or -EPROTO; then *map is still the caller's. */
+int rshm_channel_init(struct rshm_channel *ch, enum rshm_side side, struct rshm_map *map, int fd);
+
+/* Tells the peer through the FIFOs that this side is gone and unmaps. The peer wakes when the socket closes. */
+void rshm_channel_deinit(struct rshm_channel *ch);
+
+/* Writes up to n bytes and rings if the peer sleeps. Returns the count, 0 (full), -EPIPE (the peer has closed), -EPROTO.
+ * Never blocks. */
+ssize_t rshm_channel_write(struct rshm_channel *ch, const void *p, size_t n);
+
+/* The same for iovcnt pieces, ringing once. */
+ssize_t rshm_channel_writev(struct rshm_channel *ch, const struct iovec *iov, int iovcnt);
+
+/* Reads up to n bytes and rings if the peer waits for the space. Returns the count, 0 (nothing now; see rshm_channel_poll()),
+ * or -EPROTO. Never blocks. */
+ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n);
+
+/* A charfifo_state of the incoming FIFO, or -EPROTO. */
+static inline int rshm_channel_poll(struct rshm_channel *ch)
+{
+    return charfifo_poll(&ch->in);
+}
+
+/* Room for at least a quarter of the ring, or an error that a write should report. */
+bool rshm_channel_writable(struct rshm_channel *ch);
+
+/* True if one of want is possible now (an error or the end counts: a call would tell). */
+bool rshm_channel_ready(struct rshm_channel *ch, int want);
+
+/* Before sleeping: asks the peer to ring when one of want becomes possible, then looks again. Returns true if it already is,
+ * with the flags taken back; false: sleep now, a bell will come. */
+bool rshm_channel_arm(struct rshm_channel *ch, int want);
+
+/* Takes back what rshm_channel_arm() asked for. A bell may still be under way. */
+void rshm_channel_disarm(struct rshm_channel *ch);
+
+/* For a reader that will wait for the socket though something is left to read: makes the peer ring once. */
+void rshm_channel_request_bell(struct rshm_channel *ch);
+
+/* After taking a bell off the socket: rings back if that is what the peer asked for. */
+void rshm_channel_answer_bell(struct rshm_channel *ch);
+
+/* Takes bells off the socket. flags: MSG_DONTWAIT, or 0 to sleep until one comes as the socket's own timeout and signals
+ * allow. Returns their number, 0 (MSG_DONTWAIT and none there), -ETIMEDOUT, -EINTR, -EPIPE (the socket ended; hangup is set),
+ * -EPROTO (something that is no bell). */
+int rshm_channel_drain(struct rshm_channel *ch, int flags);
+
+/* Waits until one of want is possible: spins for spin_ticks (not at all if the last write woke the peer up, who then
+ * needs a CPU more than we do), then sleeps on the socket. Returns 0, or as rshm_channel_drain(); -EPIPE only when nothing is
+ * left to read. */
+int rshm_channel_wait(struct rshm_channel *ch, int want, uint64_t spin_ticks);
+
+#endif

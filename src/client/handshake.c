@@ -1,0 +1,269 @@
+/* handshake.c - the client's side of SHM.OPEN, docs/protocol.md "Handshake". */
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "client/client.h"
+
+#define NAME_BYTES 16       /* random part of the rendezvous' name */
+#define VISITORS_MAX 64     /* others than the server that may have knocked at the rendezvous first */
+
+static void to_hex(const uint8_t *bytes, size_t n, char *out)
+{
+    for (size_t i = 0; i < n; i++)
+        sprintf(out + 2 * i, "%02x", bytes[i]);
+}
+
+/* Listens on a random abstract name. Returns the socket or -errno. */
+static int listen_somewhere(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    uint8_t random[NAME_BYTES];
+    char *name = address.sun_path + 1; /* abstract: a zero byte first */
+
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+        return -EIO;
+    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (s < 0)
+        return -errno;
+    strcpy(name, RSHM_RENDEZVOUS_PREFIX);
+    to_hex(random, sizeof random, name + strlen(name));
+    socklen_t n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+    if (bind(s, (struct sockaddr *)&address, n) != 0 || listen(s, VISITORS_MAX) != 0) {
+        int e = errno;
+        close(s);
+        return -e;
+    }
+    return s;
+}
+
+struct rshm_client *rshm_client_new(redisContext *c, const char **why)
+{
+    struct sockaddr_storage address;
+    socklen_t n = sizeof address;
+    struct rshm_client *s = calloc(1, sizeof *s);
+
+    *why = "out of memory";
+    if (s == NULL)
+        return NULL;
+    s->context = c;
+    s->plain = c->funcs;
+    s->forks = rshm_forks();
+    s->listener = s->memory = -1;
+    s->scanner = redisReaderCreate();
+    if (s->scanner == NULL)
+        goto fail;
+    if (getrandom(s->token, sizeof s->token, 0) != (ssize_t)sizeof s->token) {
+        *why = "no random numbers from the kernel";
+        goto fail;
+    }
+    if (getsockname(c->fd, (struct sockaddr *)&address, &n) != 0) {
+        *why = "the connection has no socket";
+        goto fail;
+    }
+    if (address.ss_family != AF_UNIX && (s->listener = listen_somewhere()) < 0) {
+        *why = "no abstract socket to receive the memory on";
+        goto fail;
+    }
+    return s;
+fail:
+    rshm_client_free(s);
+    return NULL;
+}
+
+void rshm_client_free(struct rshm_client *s)
+{
+    if (s->scanner != NULL)
+        redisReaderFree(s->scanner);
+    if (s->listener >= 0)
+        close(s->listener);
+    if (s->memory >= 0)
+        close(s->memory);
+    if (s->forks == rshm_forks()) /* else it is the parent's, and not even mapped here */
+        rshm_channel_deinit(&s->channel);
+    free(s);
+}
+
+void rshm_client_open_args(const struct rshm_client *s, int mode, struct rshm_open_args *a)
+{
+    a->argc = 0;
+    snprintf(a->version, sizeof a->version, "%d", RSHM_PROTOCOL_VERSION);
+    to_hex(s->token, sizeof s->token, a->token);
+    a->argv[a->argc++] = "SHM.OPEN";
+    a->argv[a->argc++] = a->version;
+    a->argv[a->argc++] = a->token;
+    if (s->listener >= 0) {
+        struct sockaddr_un address;
+        socklen_t n = sizeof address;
+        memset(&address, 0, sizeof address);
+        getsockname(s->listener, (struct sockaddr *)&address, &n);
+        snprintf(a->rendezvous, sizeof a->rendezvous, "%.*s", RSHM_RENDEZVOUS_MAX, address.sun_path + 1);
+        a->argv[a->argc++] = a->rendezvous;
+    }
+    if (mode >= 0) {
+        snprintf(a->mode, sizeof a->mode, "%04o", (unsigned)mode & 0777);
+        a->argv[a->argc++] = "MODE";
+        a->argv[a->argc++] = a->mode;
+    }
+}
+
+/* recvmsg() that keeps the first fd that comes along and closes all others. */
+static ssize_t receive(int socket, void *buf, size_t cap, int flags, int *fd)
+{
+    struct iovec iov = {buf, cap};
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(4 * sizeof(int))];
+    } control;
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t n = recvmsg(socket, &m, flags | MSG_CMSG_CLOEXEC);
+    if (n < 0)
+        return n;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c != NULL; c = CMSG_NXTHDR(&m, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; i++) {
+            int one;
+            memcpy(&one, CMSG_DATA(c) + i * sizeof one, sizeof one);
+            if (*fd < 0)
+                *fd = one;
+            else
+                close(one);
+        }
+    }
+    return n;
+}
+
+static bool same_token(const uint8_t *a, const uint8_t *b)
+{
+    uint8_t differ = 0; /* no early end: the time tells a guesser nothing */
+    for (int i = 0; i < RSHM_TOKEN_BYTES; i++)
+        differ |= a[i] ^ b[i];
+    return differ == 0;
+}
+
+/* Takes the memory from the one visitor who knows the token. It was sent before the reply that we have seen, so nobody
+ * needs to be waited for. */
+static void receive_visitors(struct rshm_client *s)
+{
+    for (int i = 0; i < VISITORS_MAX && s->memory < 0; i++) {
+        uint8_t token[RSHM_TOKEN_BYTES];
+        int fd = -1, visitor = accept4(s->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (visitor < 0)
+            return;
+        ssize_t n = receive(visitor, token, sizeof token, 0, &fd);
+        close(visitor);
+        if (n == (ssize_t)sizeof token && same_token(token, s->token))
+            s->memory = fd;
+        else if (fd >= 0)
+            close(fd);
+    }
+}
+
+/* Maps the memory and tells the server so. Returns NULL or why not. */
+static const char *attach(struct rshm_client *s)
+{
+    static const char bell = RSHM_BELL;
+    struct rshm_map map;
+
+    if (s->listener >= 0)
+        receive_visitors(s);
+    if (s->memory < 0)
+        return "the server's memory did not arrive (is there a proxy in between?)";
+    int r = rshm_segment_open(&map, s->memory, s->token);
+    if (r == -EPROTO || r == -EKEYREJECTED || r == -EPROTONOSUPPORT)
+        return "the server's memory is not what the protocol says";
+    if (r < 0)
+        return strerror(-r);
+    r = rshm_channel_init(&s->channel, RSHM_CLIENT, &map, s->context->fd);
+    if (r < 0) {
+        rshm_segment_unmap(&map);
+        return "the server's memory is not what the protocol says";
+    }
+    if (send(s->context->fd, &bell, 1, MSG_NOSIGNAL) != 1)
+        return strerror(errno);
+    if (s->listener >= 0)
+        close(s->listener);
+    close(s->memory);
+    s->listener = s->memory = -1;
+    redisReaderFree(s->scanner);
+    s->scanner = NULL;
+    return NULL;
+}
+
+/* As hiredis reads from its socket, for the fd that comes along. */
+static ssize_t read_socket(redisContext *c, struct rshm_client *s, char *buf, size_t cap)
+{
+    ssize_t n = receive(c->fd, buf, cap, 0, &s->memory);
+    if (n > 0)
+        return n;
+    if (n == 0) {
+        rshm_client_error(c, REDIS_ERR_EOF, "Server closed the connection");
+        return -1;
+    }
+    if ((errno == EWOULDBLOCK && !(c->flags & REDIS_BLOCK)) || errno == EINTR)
+        return 0;
+    rshm_client_error(c, REDIS_ERR_IO, "%s", strerror(errno));
+    return -1;
+}
+
+/* The reply to SHM.OPEN among the n bytes just read, after push messages perhaps. Returns 1: it is ":1"; -1: it is something
+ * else; 0: not there yet. */
+static int scan(struct rshm_client *s, const char *buf, size_t n)
+{
+    int found = 0;
+    if (redisReaderFeed(s->scanner, buf, n) != REDIS_OK)
+        return -1;
+    while (found == 0) {
+        void *r;
+        if (redisReaderGetReply(s->scanner, &r) != REDIS_OK)
+            return -1;
+        if (r == NULL)
+            return 0;
+        redisReply *reply = r;
+        if (reply->type != REDIS_REPLY_PUSH)
+            found = reply->type == REDIS_REPLY_INTEGER && reply->integer == 1 ? 1 : -1;
+        freeReplyObject(reply);
+    }
+    return found;
+}
+
+ssize_t rshm_client_opening_read(redisContext *c, char *buf, size_t cap)
+{
+    static const char done[] = ":1\r\n";
+    const ssize_t done_bytes = sizeof done - 1;
+    struct rshm_client *s = c->privctx;
+
+    ssize_t n = read_socket(c, s, buf, cap);
+    if (n <= 0)
+        return n;
+    int found = scan(s, buf, (size_t)n);
+    if (found == 0)
+        return n;
+    if (found < 0) { /* refused: the application reads why */
+        rshm_client_revert(s);
+        return n;
+    }
+    const char *why = attach(s);
+    if (why == NULL) {
+        rshm_client_opened(s);
+        return n;
+    }
+    /* The server thinks that it is done and waits for our first byte: the next command declines. The application gets an error
+     * instead of the 1, which nothing can follow on the socket. */
+    char error[192];
+    int error_bytes = snprintf(error, sizeof error, "-ERR SHM.OPEN: %s; the connection goes on over its socket\r\n", why);
+    rshm_client_revert(s);
+    if (n < done_bytes || memcmp(buf + n - done_bytes, done, (size_t)done_bytes) != 0 || (size_t)(n - done_bytes + error_bytes) > cap) {
+        rshm_client_error(c, REDIS_ERR_OTHER, "SHM.OPEN: %s", why);
+        return -1;
+    }
+    memcpy(buf + n - done_bytes, error, (size_t)error_bytes);
+    return n - done_bytes + error_bytes;
+}

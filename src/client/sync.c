@@ -1,0 +1,76 @@
+/* sync.c - the synchronous API of hiredis_shm.h. */
+#pragma GCC visibility push(default)
+#include "hiredis_shm.h"
+#pragma GCC visibility pop
+
+#include <stdio.h>
+#include <string.h>
+
+#include <sds.h>
+
+#include "client/client.h"
+
+/* An error reply of our own, as the server would have given it. Blocking: returned. Non-blocking: the next reply. */
+static redisReply *refuse(redisContext *c, const char *why)
+{
+    char error[192];
+    void *reply = NULL;
+    snprintf(error, sizeof error, "-ERR SHM.OPEN: %s\r\n", why);
+    if (!(c->flags & REDIS_BLOCK)) {
+        redisReaderFeed(c->reader, error, strlen(error));
+        return NULL;
+    }
+    /* Made by the context's own reply functions: whoever set others expects their kind of object. */
+    redisReader *reader = redisReaderCreateWithFunctions(c->reader->fn);
+    if (reader == NULL || redisReaderFeed(reader, error, strlen(error)) != REDIS_OK ||
+        redisReaderGetReply(reader, &reply) != REDIS_OK)
+        rshm_client_error(c, REDIS_ERR_OOM, "Out of memory");
+    if (reader != NULL)
+        redisReaderFree(reader);
+    return reply;
+}
+
+static redisReply *use_shared_memory(redisContext *c, int mode)
+{
+    const char *why;
+    struct rshm_open_args args;
+
+    if (c == NULL || c->err)
+        return NULL;
+    if (rshm_client_of(c) != NULL)
+        return refuse(c, "this connection uses shared memory already");
+    if (c->privctx != NULL)
+        return refuse(c, "not over TLS; connect to the server's plain port on the loopback address or to its Unix socket");
+    if (sdslen(c->obuf) > 0 || c->reader->pos < c->reader->len)
+        return refuse(c, "other commands are unanswered; read their replies first");
+    struct rshm_client *s = rshm_client_new(c, &why);
+    if (s == NULL)
+        return refuse(c, why);
+    c->privctx = s;
+    c->funcs = &rshm_client_funcs;
+    rshm_client_open_args(s, mode, &args);
+    if (redisAppendCommandArgv(c, args.argc, args.argv, NULL) != REDIS_OK) {
+        rshm_client_revert(s);
+        return NULL;
+    }
+    void *reply = NULL;
+    if ((c->flags & REDIS_BLOCK) && redisGetReply(c, &reply) != REDIS_OK)
+        return NULL;
+    return reply;
+}
+
+redisReply *redisUseSharedMemory(redisContext *c)
+{
+    return use_shared_memory(c, -1);
+}
+
+redisReply *redisUseSharedMemoryWithMode(redisContext *c, mode_t mode)
+{
+    return use_shared_memory(c, (int)(mode & 0777));
+}
+
+int redisIsSharedMemoryInitialized(redisContext *c)
+{
+    const struct rshm_client *s = rshm_client_of(c);
+    return s != NULL && s->state == RSHM_CLIENT_OPEN;
+}

@@ -1,0 +1,118 @@
+/* fdtable.c - which fd has a session, and where sessions live. */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "channel/clock.h"
+#include "redirect/session.h"
+
+struct rshm_shared_state rshm_state;
+
+static pthread_mutex_t arena_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint32_t arena_used; /* sessions [0, arena_used) were handed out at least once */
+static struct rshm_session *arena_free;
+
+static void *reserve(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* The memory of the rings is not even mapped in a fork child: nothing of ours may run there. */
+static void in_fork_child(void)
+{
+    rshm_state.fds = NULL;
+    rshm_store_relaxed(&rshm_state.sessions_now, (uint64_t)0); /* single-threaded here */
+}
+
+int rshm_redirect_init(const struct rshm_libc *libc, void (*violation)(uint64_t client_id, const char *rule))
+{
+    static bool once;
+    rshm_state.libc = *libc;
+    rshm_state.violation = violation;
+    rshm_ticks_per_us(); /* calibrates now, not in the first request */
+    if (once)
+        return 0;
+    /* Reserved address space; pages come with use: 32 bytes an fd, half a kilobyte a session. */
+    struct rshm_fd *fds = reserve(sizeof *fds * RSHM_FDS_MAX);
+    struct rshm_session *arena = reserve(sizeof *arena * RSHM_SESSIONS_MAX);
+    if (fds == NULL || arena == NULL || pthread_atfork(NULL, NULL, in_fork_child) != 0) {
+        int e = errno;
+        if (fds != NULL)
+            munmap(fds, sizeof *fds * RSHM_FDS_MAX);
+        if (arena != NULL)
+            munmap(arena, sizeof *arena * RSHM_SESSIONS_MAX);
+        return e != 0 ? -e : -ENOMEM;
+    }
+    rshm_state.arena = arena;
+    rshm_state.fds = fds;
+    once = true;
+    return 0;
+}
+
+struct rshm_session *rshm_arena_take(void)
+{
+    pthread_mutex_lock(&arena_lock);
+    struct rshm_session *s = arena_free;
+    if (s != NULL)
+        arena_free = s->next;
+    else if (arena_used < RSHM_SESSIONS_MAX)
+        s = &rshm_state.arena[arena_used++];
+    pthread_mutex_unlock(&arena_lock);
+    if (s != NULL)
+        memset(s, 0, sizeof *s);
+    return s;
+}
+
+static struct rshm_redirect_totals ended; /* what closed sessions moved; under arena_lock */
+
+static void add_stats(struct rshm_redirect_totals *t, const struct rshm_channel_stats *st)
+{
+    t->bytes_in += rshm_load_relaxed(&st->bytes_in); /* counters: each is right by itself, together they are a snapshot */
+    t->bytes_out += rshm_load_relaxed(&st->bytes_out);
+    t->messages_in += rshm_load_relaxed(&st->messages_in);
+    t->messages_out += rshm_load_relaxed(&st->messages_out);
+    t->bells_sent += rshm_load_relaxed(&st->bells_sent);
+    t->bells_received += rshm_load_relaxed(&st->bells_received);
+}
+
+void rshm_arena_give(struct rshm_session *s)
+{
+    pthread_mutex_lock(&arena_lock);
+    add_stats(&ended, &s->ch.stats);
+    s->client_id = 0;
+    s->next = arena_free;
+    arena_free = s;
+    pthread_mutex_unlock(&arena_lock);
+}
+
+void rshm_redirect_totals(struct rshm_redirect_totals *t)
+{
+    pthread_mutex_lock(&arena_lock);
+    *t = ended;
+    for (uint32_t i = 0; i < arena_used; i++) {
+        const struct rshm_session *s = &rshm_state.arena[i];
+        if (s->client_id == 0)
+            continue;
+        add_stats(t, &s->ch.stats);
+        t->hot += rshm_load_relaxed(&s->is_hot);
+    }
+    pthread_mutex_unlock(&arena_lock);
+    t->sessions_now = rshm_load_relaxed(&rshm_state.sessions_now);
+    t->sessions_ever = rshm_load_relaxed(&rshm_state.sessions_ever);
+    t->parked = t->sessions_now > t->hot ? t->sessions_now - t->hot : 0;
+    t->declined = rshm_load_relaxed(&rshm_state.declined);
+    t->violations = rshm_load_relaxed(&rshm_state.violations);
+    t->spin_hits = rshm_load_relaxed(&rshm_state.spin_hits);
+    t->spin_misses = rshm_load_relaxed(&rshm_state.spin_misses);
+}
+
+uint64_t rshm_sessions_now(void)
+{
+    return rshm_load_relaxed(&rshm_state.sessions_now); /* a figure for people */
+}
+
+uint64_t rshm_sessions_memory(void)
+{
+    return rshm_load_relaxed(&rshm_state.mapped_bytes);
+}
