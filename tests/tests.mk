@@ -1,0 +1,37 @@
+# Tests of the main Makefile.
+#
+#   make test-unit                  unit and (short) stress tests; STRICT=1: a skip is a failure; SEED=n repeats a random one
+#   make test-tsan test-asan        the same under sanitizers, in build trees of their own
+#   make bench-fifo                 what the FIFO costs; $(O)/bench/fifo.json
+#
+# tests/unit/test_*.c (cmocka) and tests/stress/*.c (exit 0, 1, or 77: skipped) are found by themselves. A program links
+# the FIFO, unless it says what else:      SRC_test_channel := $(CHANNEL)
+#                                          LIBS_test_channel := -lm
+
+UNIT_TESTS   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
+STRESS_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/stress/*.c))
+BENCHES      := $(O)/tests/bench/bench_fifo
+STRESS_ARGS  ?= 64 3# MiB per ring, seconds at most
+
+.SECONDEXPANSION:
+$(UNIT_TESTS) $(STRESS_TESTS) $(BENCHES): $(O)/tests/%: $(O)/obj/tests/%.o $$(call obj,$$(or $$(SRC_$$(notdir $$*)),$$(FIFO)))
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(if $(filter $@,$(UNIT_TESTS)),-lcmocka) $(LIBS_$(notdir $*))
+
+.PHONY: test-unit
+test-unit: $(UNIT_TESTS) $(STRESS_TESTS)
+	@tests/run.sh $(UNIT_TESTS) $(STRESS_TESTS:%='% $(STRESS_ARGS)')
+
+.PHONY: test-tsan
+test-tsan:
+	@$(MAKE) --no-print-directory O=$(O)/tsan SAN=thread test-unit
+
+.PHONY: test-asan
+test-asan:
+	@$(MAKE) --no-print-directory O=$(O)/asan SAN=address,undefined test-unit
+
+.PHONY: bench-fifo
+bench-fifo: $(O)/tests/bench/bench_fifo
+	@mkdir -p $(O)/bench
+	@$< --out $(O)/bench/fifo.json $(BENCH_FIFO_ARGS)
