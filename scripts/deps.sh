@@ -17,7 +17,7 @@ set -eu
 needed() {
 	cat <<-'END'
 		prog gcc          | gcc            | gcc                  | compiles everything; brings the sanitizers of the tests
-		libc              | libc6-dev      | C library headers    | compiles everything
+		header stdio.h    | libc6-dev      | C library headers    | compiles everything
 		prog make         | make           | make                 | the build
 		prog ld           | binutils       | binutils             | links; the tests look at symbols with nm and readelf
 		prog pkg-config   | pkg-config     | pkg-config           | finds hiredis and cmocka
@@ -37,7 +37,7 @@ needed() {
 	#	pc libevent       | libevent-dev   | libevent             | hiredis' adapters
 	#	pc libuv          | libuv1-dev     | libuv                | hiredis' adapters
 	#	pc glib-2.0       | libglib2.0-dev | glib                 | hiredis' adapters
-	#	hdr ev.h          | libev-dev      | libev                | hiredis' adapters
+	#	header ev.h       | libev-dev      | libev                | hiredis' adapters
 }
 
 # The release whose source package is taken where this one's package is too old.
@@ -83,7 +83,7 @@ export PATH PKG_CONFIG_PATH
 have() {
 	case $1 in
 	prog) command -v "$2" ;;
-	libc) echo '#include <stdio.h>' | gcc -E -x c - ;;
+	header) echo "#include <$2>" | gcc -E -x c - ;;
 	pc) pkg-config --exists "$2" ;;
 	hiredis) pkg-config --atleast-version=1.0 hiredis ;;
 	redis) at_least "$(redis-server --version | sed -n 's/.* v=\([0-9][0-9.]*\).*/\1/p')" 6 2 ;;
@@ -155,6 +155,7 @@ plan() {
 	plan_one hiredis libhiredis-dev hiredis 1 0
 	plan_one redis redis-server redis 6 2
 	if [ -n "$sources" ] && ! command -v dpkg-source >/dev/null; then packages="$packages dpkg-dev"; fi
+	case $sources in *' redis'*) have header jemalloc/jemalloc.h || packages="$packages libjemalloc-dev" ;; esac
 	packages=${packages# }
 	sources=${sources# }
 }
@@ -244,6 +245,7 @@ install_packages() {
 	for package in $packages; do
 		case $package in
 		dpkg-dev) reason='dpkg-source           unpacks the source package' ;;
+		libjemalloc-dev) reason='jemalloc              the allocator of redis' ;;
 		*) reason=$(printf '%s' "$missing" | awk -F'|' -v p="$package" '$2 == p { printf "%-20s  %s", $3, $4; exit }') ;;
 		esac
 		printf '    %-16s %s\n' "$package" "$reason"
@@ -379,7 +381,8 @@ build_hiredis() {
 
 build_redis() {
 	get_source redis
-	logged "building redis (a minute or two) ..." foreign_make -C "$dir/src" install CC=gcc OPT=-O2 PREFIX="$tmp/stage/redis" ||
+	logged "building redis (a minute or two) ..." foreign_make -C "$dir/src" install CC=gcc OPT=-O2 \
+		MALLOC=jemalloc USE_SYSTEM_JEMALLOC=yes PREFIX="$tmp/stage/redis" ||
 		fail "cannot build redis"
 	place redis
 }
