@@ -33,13 +33,18 @@ if [ "${1:-}" = --inside ]; then
 
 	components=main
 	case $mirror in *ubuntu*) components=main,universe ;; esac
+	# All releases of a distribution have the same script; this machine's debootstrap may be older than SUITE.
+	script=
+	if [ ! -e "/usr/share/debootstrap/scripts/$suite" ]; then
+		case $mirror in *ubuntu*) script=gutsy ;; *) script=sid ;; esac
+	fi
 	include=
 	case $mirror in https:*) include=--include=ca-certificates ;; esac
 	say "debootstrap $suite from $mirror"
 	# shellcheck disable=SC2086
 	debootstrap --variant=minbase --components=$components $include --force-check-gpg ${KEYRING:+--keyring="$KEYRING"} \
-		"$suite" "$dir" "$mirror" >"$dir.log" 2>&1 || {
-		tail -n 25 "$dir.log" "$dir/debootstrap/debootstrap.log" >&2 || :
+		"$suite" "$dir" "$mirror" $script >"$dir.log" 2>&1 || {
+		tail -n 25 "$dir.log" >&2
 		fail "debootstrap failed"
 	}
 	rm -f "$dir.log"
