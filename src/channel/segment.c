@@ -67,7 +67,7 @@ int rshm_segment_create(struct rshm_map *map, size_t ring_bytes, const uint8_t t
         return fd;
     /* fallocate, not only ftruncate: memory that cannot be had is refused here and is no SIGBUS later. */
     if (ftruncate(fd, (off_t)map->bytes) != 0 || fallocate(fd, 0, 0, (off_t)map->bytes) != 0 ||
-        fcntl(fd, F_ADD_SEALS, SEALS) != 0 || (mode >= 0 && fchmod(fd, (mode_t)mode) != 0)) {
+        fcntl(fd, F_ADD_SEALS, SEALS) != 0 || fchmod(fd, mode < 0 ? 0600 : (mode_t)mode & 0666) != 0) {
         int e = errno;
         close(fd);
         return -e;

@@ -68,7 +68,7 @@ struct rshm_map {
 size_t rshm_segment_bytes(size_t ring_bytes);
 
 /* Server: creates a sealed segment (memfd; size fixed for ever), fills it in, prefaults and maps it. mode: permission bits
- * of the memory object, or -1 for the default 0600. Returns the fd (caller closes it once it was passed on) and fills *map, or
+ * of the memory object, or -1 for the default 0600; nothing in it is ever executed, and execute bits are dropped. Returns the fd (caller closes it once it was passed on) and fills *map, or
  * -errno with nothing left behind. Blocks only in the kernel's allocator. The mapping is not inherited by fork children. */
 int rshm_segment_create(struct rshm_map *map, size_t ring_bytes, const uint8_t token[RSHM_TOKEN_BYTES], int mode);
 

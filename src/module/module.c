@@ -82,5 +82,6 @@ int RedisModule_OnUnload(RedisModuleCtx *ctx)
         return REDIS_ERR;
     }
     rshm_slots_restore();
+    rshm_redirect_forget();
     return REDIS_OK;
 }

@@ -50,6 +50,30 @@ int rshm_redirect_init(const struct rshm_libc *libc, void (*violation)(uint64_t 
     return 0;
 }
 
+void rshm_redirect_forget(void)
+{
+    for (uint32_t fd = 0; fd < rshm_load_relaxed(&rshm_state.fd_end); fd++) {
+        struct rshm_fd *e = &rshm_state.fds[fd];
+        if (e->poller != NULL)
+            rshm_poller_retire(e->poller);
+        e->poller = NULL;
+        e->epfd = 0;
+    }
+}
+
+void rshm_fd_registered(int fd, int epfd, uint32_t interest, epoll_data_t data)
+{
+    struct rshm_fd *e = rshm_fd(fd);
+    if (e == NULL)
+        return;
+    e->epfd = epfd + 1;
+    e->interest = interest;
+    e->data = data;
+    uint32_t end = (uint32_t)(fd > epfd ? fd : epfd) + 1;
+    if (end > rshm_load_relaxed(&rshm_state.fd_end)) /* a high-water mark: a lost race leaves it a little low for a moment */
+        rshm_store_relaxed(&rshm_state.fd_end, end);
+}
+
 struct rshm_session *rshm_arena_take(void)
 {
     pthread_mutex_lock(&arena_lock);

@@ -146,10 +146,7 @@ static bool attend(struct rshm_poller *p, struct rshm_session *s, uint64_t now, 
             p->session_count--;
             s->poller = NULL;
             rshm_state.libc.epoll_ctl(p->epfd, EPOLL_CTL_MOD, s->fd, &own);
-            struct rshm_fd *e = rshm_fd(s->fd);
-            e->epfd = p->epfd + 1;
-            e->interest = own.events;
-            e->data = own.data;
+            rshm_fd_registered(s->fd, p->epfd, own.events, own.data);
             ev->events &= own.events | EPOLLHUP | EPOLLERR;
             ev->data = own.data;
             rshm_session_drop(s);
@@ -219,6 +216,7 @@ struct rshm_poller *rshm_poller_of(int epfd)
         errno = ENFILE;
         return NULL;
     }
+    pthread_mutex_init(&p->lock, NULL);
     p->epfd = epfd;
     p->thread = pthread_self();
     p->wakefd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -231,16 +229,14 @@ struct rshm_poller *rshm_poller_of(int epfd)
         errno = err;
         return NULL;
     }
-    pthread_mutex_init(&p->lock, NULL);
     e->poller = p;
     return p;
 }
 
-void rshm_poller_free(struct rshm_poller *p)
+void rshm_poller_retire(struct rshm_poller *p)
 {
     close(p->wakefd);
-    pthread_mutex_destroy(&p->lock);
-    memset(p, 0, sizeof *p);
+    p->wakefd = -1;
 }
 
 void rshm_poller_kick(struct rshm_poller *p)
@@ -274,11 +270,8 @@ void rshm_poller_remove(struct rshm_session *s, bool plain)
     s->poller = NULL;
     if (plain) {
         struct epoll_event own = {.events = s->interest, .data = s->data};
-        struct rshm_fd *e = rshm_fd(s->fd);
         rshm_state.libc.epoll_ctl(p->epfd, EPOLL_CTL_MOD, s->fd, &own);
-        e->epfd = p->epfd + 1;
-        e->interest = own.events;
-        e->data = own.data;
+        rshm_fd_registered(s->fd, p->epfd, own.events, own.data);
     }
     unlock(p);
 }
@@ -336,14 +329,10 @@ int rshm_epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
     if (s != NULL)
         return session_ctl(s, epfd, op, ev);
     int r = rshm_state.libc.epoll_ctl(epfd, op, fd, ev);
-    struct rshm_fd *e = rshm_fd(fd);
-    if (r == 0 && e != NULL) {
-        e->epfd = op == EPOLL_CTL_DEL ? 0 : epfd + 1;
-        if (op != EPOLL_CTL_DEL) {
-            e->interest = ev->events;
-            e->data = ev->data;
-        }
-    }
+    if (r == 0 && op != EPOLL_CTL_DEL)
+        rshm_fd_registered(fd, epfd, ev->events, ev->data);
+    else if (r == 0 && rshm_fd(fd) != NULL)
+        rshm_fd(fd)->epfd = 0;
     return r;
 }
 

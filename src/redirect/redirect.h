@@ -45,6 +45,9 @@ struct rshm_redirect_totals {
  * call goes to libc. */
 int rshm_redirect_init(const struct rshm_libc *libc, void (*violation)(uint64_t client_id, const char *rule));
 
+/* After the last call was redirected (no session is left): forgets all fds, since what happens to them is not seen any more. */
+void rshm_redirect_forget(void);
+
 /* How a waiting server spends its time; any thread, takes effect at the next wait. */
 void rshm_redirect_set_waiting(enum rshm_wait_mode mode, uint64_t spin_limit_us);
 

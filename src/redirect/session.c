@@ -235,7 +235,7 @@ int rshm_close(int fd)
             rshm_session_drop(s);
         }
         if (e->poller != NULL) {
-            rshm_poller_free(e->poller);
+            rshm_poller_retire(e->poller);
             e->poller = NULL;
         }
         e->epfd = 0;

@@ -64,6 +64,7 @@ struct rshm_shared_state {
     struct rshm_session *arena;
     struct rshm_libc libc;
     void (*violation)(uint64_t client_id, const char *rule);
+    rshm_u32 fd_end;     /* no fd from here on was ever registered */
     rshm_u64 sessions_now, sessions_ever, mapped_bytes, declined, violations, spin_hits, spin_misses;
     rshm_u32 mode;
     rshm_u64 spin_ticks;
@@ -82,6 +83,8 @@ static inline struct rshm_session *rshm_session_of(int fd)
     struct rshm_fd *e = rshm_fd(fd);
     return e == NULL ? NULL : rshm_load_acquire(&e->session); /* R4: pairs with W4 in rshm_session_install() */
 }
+/* The kernel has fd's registration as the caller gave it. */
+void rshm_fd_registered(int fd, int epfd, uint32_t interest, epoll_data_t data);
 struct rshm_session *rshm_arena_take(void);
 void rshm_arena_give(struct rshm_session *s);
 static inline bool rshm_arena_has(const void *p)
@@ -112,6 +115,7 @@ void rshm_poller_add(struct rshm_poller *p, struct rshm_session *s, uint32_t int
 void rshm_poller_remove(struct rshm_session *s, bool plain);
 /* Data is left in s after a read by a thread that is not the poller's. */
 void rshm_poller_kick(struct rshm_poller *p);
-void rshm_poller_free(struct rshm_poller *p);
+/* Its epoll instance is gone, or not watched any more. The table slot stays taken: a thread may still be on its way out. */
+void rshm_poller_retire(struct rshm_poller *p);
 
 #endif
