@@ -176,7 +176,7 @@ report() {
 			echo "deps: programs are looked for in PATH, libraries with pkg-config, Python modules in $python"
 		else
 			[ -z "$packages" ] || {
-				echo "deps: install with"
+				echo "deps: install with, as root,"
 				echo "    apt-get update && apt-get install --no-install-recommends $packages"
 			}
 			for source in $sources; do
@@ -262,6 +262,7 @@ install_packages() {
 
 # mirrors CODENAME: the archives that apt's own configuration takes CODENAME from, best first: URI, tab, key file or nothing.
 mirrors() {
+	list= parts=
 	eval "$(apt-config shell list Dir::Etc::sourcelist/f parts Dir::Etc::sourceparts/d)"
 	# The distribution's own files first; other archives may have a suite of the same name.
 	set -- "$1" "$list" "$parts"debian.sources "$parts"ubuntu.sources "$parts"*.sources "$parts"*.list
