@@ -13,6 +13,8 @@ STRESS_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/stress/*.c))
 BENCHES      := $(O)/tests/bench/bench_fifo
 STRESS_ARGS  ?= 64 3# MiB per ring, seconds at most
 
+SRC_test_channel := $(CHANNEL)
+
 .SECONDEXPANSION:
 $(UNIT_TESTS) $(STRESS_TESTS) $(BENCHES): $(O)/tests/%: $(O)/obj/tests/%.o $$(call obj,$$(or $$(SRC_$$(notdir $$*)),$$(FIFO)))
 	@mkdir -p $(@D)
@@ -42,3 +44,34 @@ bench-fifo: $(O)/tests/bench/bench_fifo
 test-server: $(O)/module-shm.so $(O)/libhiredis_shm.so
 	@RSHM_BUILD=$(abspath $(O)) RSHM_HIREDIS_LIBDIR=$(HIREDIS_LIBDIR) CC='$(CC)' PYTHONDONTWRITEBYTECODE=1 \
 	    $(PYTHON) -m pytest -q -p no:cacheprovider tests/server $(PYTEST_ARGS)
+
+# ---- the client library against a real server ----
+#
+#   make test-client                tests/client/test_*.c; REDIS_SERVER: the server to start, RSHM_BUILD: whose module it loads
+#   make test-client-asan           the client and its tests under sanitizers, the server with the plain module
+#   make examples                   $(O)/examples/*
+
+CLIENT_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/client/test_*.c))
+EXAMPLES     := $(patsubst examples/%.c,$(O)/examples/%,$(wildcard examples/*.c))
+HIREDIS_LINK  = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR))
+
+$(O)/obj/tests/client/%.o: CFLAGS_ALL += -DRSHM_BUILD_DEFAULT='"$(abspath $(O))"'
+$(CLIENT_TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/client/harness.c) $(O)/libhiredis_shm.a
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) -lcmocka
+
+.PHONY: test-client
+test-client: $(CLIENT_TESTS) $(if $(RSHM_BUILD),,$(O)/module-shm.so)
+	@tests/run.sh $(CLIENT_TESTS)
+
+.PHONY: test-client-asan
+test-client-asan: $(O)/module-shm.so
+	@RSHM_BUILD=$(abspath $(O)) $(MAKE) --no-print-directory O=$(O)/asan SAN=address,undefined test-client
+
+.PHONY: examples
+examples: $(EXAMPLES)
+$(EXAMPLES): $(O)/examples/%: $(O)/obj/examples/%.o $(O)/libhiredis_shm.a
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK)

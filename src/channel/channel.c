@@ -101,9 +101,9 @@ ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n)
 bool rshm_channel_writable(struct rshm_channel *ch)
 {
     ssize_t room = charfifo_free_bytes(&ch->out);
-    /* A reader gives space back a quarter at a time, so half of the ring is always reached when it has read everything; a
-     * quarter is what is worth waking up for. Closed (0 for ever) is left to the socket's end. */
-    return room < 0 || (size_t)room >= ch->map.ring_bytes / 4;
+    /* A reader gives space back a quarter of the lines at a time, headers and padding included: an eighth of payload is always
+     * there when it rings, and is worth waking up for. Closed (0 for ever) is left to the socket's end. */
+    return room < 0 || (size_t)room >= ch->map.ring_bytes / 8;
 }
 
 bool rshm_channel_ready(struct rshm_channel *ch, int want)

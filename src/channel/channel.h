@@ -62,7 +62,7 @@ static inline int rshm_channel_poll(struct rshm_channel *ch)
     return charfifo_poll(&ch->in);
 }
 
-/* Room for at least a quarter of the ring, or an error that a write should report. */
+/* Room for at least an eighth of the ring, or an error that a write should report. */
 bool rshm_channel_writable(struct rshm_channel *ch);
 
 /* True if one of want is possible now (an error or the end counts: a call would tell). */

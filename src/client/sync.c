@@ -22,6 +22,8 @@ static redisReply *refuse(redisContext *c, const char *why)
     }
     /* Made by the context's own reply functions: whoever set others expects their kind of object. */
     redisReader *reader = redisReaderCreateWithFunctions(c->reader->fn);
+    if (reader != NULL)
+        reader->privdata = c->reader->privdata;
     if (reader == NULL || redisReaderFeed(reader, error, strlen(error)) != REDIS_OK ||
         redisReaderGetReply(reader, &reply) != REDIS_OK)
         rshm_client_error(c, REDIS_ERR_OOM, "Out of memory");
