@@ -137,7 +137,8 @@ plan_one() {
 		packages="$packages $2"
 	else
 		sources="$sources $3"
-		too_old="$too_old$3: this release packages ${version:-none}
+		case $version in '' | '(none)') version='no new enough version' ;; esac
+		too_old="$too_old$3: this release packages $version
 "
 	fi
 }
@@ -345,16 +346,19 @@ open_newer_release() {
 	[ -s "$tmp/mirrors" ] || fail "apt's configuration names no archive of $codename: cannot look for $suite there"
 	while IFS='	' read -r uri key; do
 		echo "deb-src ${key:+[signed-by=$key] }$uri $suite main $universe" >"$tmp/apt/newer.list"
-		if logged "reading the index of $suite's source packages from $uri ..." apt-get -q -c "$tmp/apt/apt.conf" update &&
-			[ "$(apt-get -c "$tmp/apt/apt.conf" indextargets 'Created-By: Sources' | wc -l)" -gt 0 ]; then
-			return 0
-		fi
+		if logged "reading the index of $suite's source packages from $uri ..." read_index; then return 0; fi
 	done <"$tmp/mirrors"
 	fail "cannot read $suite from this machine's archives. If apt says NO_PUBKEY above, the machine's key file does not hold
       the keys of $suite: upgrade the package $keyring and try again. Or install $sources yourself."
 }
 
-# get_source NAME: prints the unpacked directory.
+# An archive that does not answer is a mere warning to apt-get update.
+read_index() {
+	apt-get -q -c "$tmp/apt/apt.conf" update &&
+		apt-get -c "$tmp/apt/apt.conf" indextargets 'Created-By: Sources' | grep -q .
+}
+
+# get_source NAME: sets dir, the unpacked directory.
 get_source() {
 	# The signed index vouches for the files; dpkg-source unpacks them.
 	logged "fetching the source package $1 of $suite ..." in_dir "$tmp/src" apt-get -q -c "$tmp/apt/apt.conf" source --only-source "$1" ||
