@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <sds.h>
 
@@ -32,6 +33,13 @@ static redisReply *refuse(redisContext *c, const char *why)
     return reply;
 }
 
+/* An earlier command's reply, which the one to SHM.OPEN would be mistaken for. A push message may well be there. */
+static bool reply_is_unread(const redisContext *c)
+{
+    char first;
+    return recv(c->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1 && first != '>';
+}
+
 static redisReply *use_shared_memory(redisContext *c, int mode)
 {
     const char *why;
@@ -43,7 +51,7 @@ static redisReply *use_shared_memory(redisContext *c, int mode)
         return refuse(c, "this connection uses shared memory already");
     if (c->privctx != NULL)
         return refuse(c, "not over TLS; connect to the server's plain port on the loopback address or to its Unix socket");
-    if (sdslen(c->obuf) > 0 || c->reader->pos < c->reader->len)
+    if (sdslen(c->obuf) > 0 || c->reader->pos < c->reader->len || reply_is_unread(c))
         return refuse(c, "other commands are unanswered; read their replies first");
     struct rshm_client *s = rshm_client_new(c, &why);
     if (s == NULL)
