@@ -100,6 +100,24 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@$(O)/redis-shm demo --module $(O)/module-shm.so --out $(O)/demo
 
+SUITES := test-unit test-client test-server test-asan test-tsan
+
+.PHONY: test test-all
+test: deps
+	@$(MAKE) --no-print-directory test-all
+
+# Every suite runs, whatever the one before it said; the sum is the last line. A suite that ends without a result has failed.
+test-all: all
+	@mkdir -p $(O)/tests && rm -f $(O)/tests/results
+	@for suite in $(SUITES); do \
+	    echo "== $$suite"; \
+	    before=$$(cat $(O)/tests/results 2>/dev/null | wc -l); \
+	    RESULTS=$(abspath $(O))/tests/results $(MAKE) --no-print-directory $$suite; \
+	    [ "$$(cat $(O)/tests/results 2>/dev/null | wc -l)" -gt "$$before" ] || echo "0 1 0" >>$(O)/tests/results; \
+	done; \
+	awk '{ p += $$1; f += $$2; s += $$3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 || p == 0 }' \
+	    $(O)/tests/results
+
 .PHONY: clean
 clean:
 	rm -rf $(O)/obj $(O)/tests $(O)/bench $(O)/demo $(O)/examples $(LIBS) $(O)/libhiredis_shm.so.0 $(PROGRAMS)
