@@ -263,7 +263,7 @@ install_packages() {
 
 # mirrors CODENAME: the archives that apt's own configuration takes CODENAME from, best first: URI, tab, key file or nothing.
 mirrors() {
-	list= parts=
+	list='' parts=''
 	eval "$(apt-config shell list Dir::Etc::sourcelist/f parts Dir::Etc::sourceparts/d)"
 	# The distribution's own files first; other archives may have a suite of the same name.
 	set -- "$1" "$list" "$parts"debian.sources "$parts"ubuntu.sources "$parts"*.sources "$parts"*.list
