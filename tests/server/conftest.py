@@ -4,11 +4,16 @@
     start_server  start_server(args=[], config="", module_args=[], module=True, ...) -> Server, ended with the test
     shm           shm(server, unix=True, mode=None, **options) -> an open shared-memory Hiredis, freed with the test
     plain         the same as a plain socket connection: plain(server, unix=True, **options)
+    compiled      compiled("faults.c") -> path of the shared object made of it
+    faults        a control file of faults.c: faults.server_env for the server, faults.set("mmap", errno.ENOMEM), faults.clear()
 
 A server that crashed, or left the log of one, fails the test that had it. STRICT=1: a skip is a failure. RESULTS=FILE: a line
 "passed failed skipped" is appended to it.
 """
 import os
+import pathlib
+import shlex
+import subprocess
 
 import pytest
 
@@ -75,6 +80,41 @@ def shm(plain):
     return connect
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    done = {}
+
+    def compile(source):
+        if source not in done:
+            out = tmp_path_factory.mktemp("lib") / (pathlib.Path(source).stem + ".so")
+            subprocess.run(shlex.split(os.environ.get("CC") or "cc") + ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-o", out,
+                           pathlib.Path(__file__).parent / source], check=True)
+            done[source] = out
+        return done[source]
+
+    return compile
+
+
+class Faults:
+    def __init__(self, library, path):
+        self.path = path
+        self.server_env = {"LD_PRELOAD": str(library), "RSHM_FAULTS": str(path)}
+
+    def set(self, *calls_and_errors):
+        text = "".join(f"{call} {int(error)}\n" for call, error in zip(calls_and_errors[::2], calls_and_errors[1::2]))
+        new = self.path.with_suffix(".new")
+        new.write_text(text)
+        new.replace(self.path)
+
+    def clear(self):
+        self.path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def faults(compiled, tmp_path):
+    return Faults(compiled("faults.c"), tmp_path / "faults")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
@@ -90,7 +130,7 @@ def pytest_runtest_makereport(item, call):
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter):
     n = {what: len(terminalreporter.stats.get(what, [])) for what in ("passed", "failed", "error", "skipped", "xfailed", "xpassed")}
-    passed, failed, skipped = n["passed"], n["failed"] + n["error"] + n["xpassed"], n["skipped"] + n["xfailed"]
+    passed, failed, skipped = n["passed"] + n["xpassed"], n["failed"] + n["error"], n["skipped"] + n["xfailed"]
     if os.environ.get("RESULTS"):
         with open(os.environ["RESULTS"], "a") as f:
             f.write(f"{passed} {failed} {skipped}\n")

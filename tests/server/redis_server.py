@@ -67,7 +67,7 @@ class Server:
         self.port = free_port()
         argv = self._prefix + [REDIS_SERVER, str(self.conf_path), "--port", str(self.port), "--bind", "127.0.0.1",
                                "--unixsocket", self.path, "--unixsocketperm", "700", "--dir", str(self.dir), "--save", "",
-                               "--appendonly", "no", "--daemonize", "no", "--logfile", "", "--loglevel", "verbose"]
+                               "--appendonly", "no", "--daemonize", "no", "--logfile", "", "--loglevel", "notice"]
         argv += shlex.split(os.environ.get("RSHM_SERVER_ARGS", "")) + [str(a) for a in self._args]
         if self.module:
             argv += ["--loadmodule", str(MODULE)] + [str(a) for a in self._module_args]
