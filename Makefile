@@ -24,8 +24,11 @@ SAN     ?=
 DEPS    ?= yes
 V       ?= 0
 
+# The same for a redis-server >= 6.2.
+export PATH := $(CURDIR)/build/deps/redis/bin:$(PATH)
+
 # hiredis >= 1.0: the system's, or the one that `make deps` built into build/deps (docs/design.md, "hiredis").
-HIREDIS_PKG = PKG_CONFIG_PATH=$(CURDIR)/build/deps/hiredis/lib/pkgconfig:$$PKG_CONFIG_PATH pkg-config
+HIREDIS_PKG = PKG_CONFIG_PATH=$${PKG_CONFIG_PATH:+$$PKG_CONFIG_PATH:}$(CURDIR)/build/deps/hiredis/lib/pkgconfig pkg-config
 HIREDIS_CFLAGS = $(shell $(HIREDIS_PKG) --cflags "hiredis >= 1.0" 2>/dev/null)
 HIREDIS_LIBS   = $(shell $(HIREDIS_PKG) --libs "hiredis >= 1.0" 2>/dev/null)
 HIREDIS_LIBDIR = $(shell $(HIREDIS_PKG) --variable=libdir "hiredis >= 1.0" 2>/dev/null)
