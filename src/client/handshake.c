@@ -1,5 +1,7 @@
 /* handshake.c - the client's side of SHM.OPEN, docs/protocol.md "Handshake". */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -188,8 +190,13 @@ static const char *attach(struct rshm_client *s)
     }
     if (send(s->context->fd, &bell, 1, MSG_NOSIGNAL) != 1)
         return strerror(errno);
-    if (s->listener >= 0)
+    if (s->listener >= 0) {
+        /* Bells are not answered, so Nagle's algorithm would hold every second one for the 40 ms of a delayed ACK; hiredis
+         * leaves it on for redisConnectNonBlock(). */
+        const int on = 1;
+        setsockopt(s->context->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         close(s->listener);
+    }
     close(s->memory);
     s->listener = s->memory = -1;
     redisReaderFree(s->scanner);
