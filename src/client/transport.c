@@ -172,8 +172,8 @@ static ssize_t shm_write(redisContext *c)
             return (ssize_t)done;
         /* Blocking: all of it at once, as send() does; hiredis would move what is left to the front after every part. */
         int r = w < 0 ? (int)w : rshm_channel_wait(&s->channel, RSHM_WANT_WRITE, s->spin_ticks);
-        if (r < 0)
-            return done > 0 && r != -EPROTO ? (ssize_t)done : give_up(c, r);
+        if (r < 0) /* a signal: what is written is written, and hiredis calls again; else the connection is of no more use */
+            return r == -EINTR ? (ssize_t)done : give_up(c, r);
     }
 }
 
