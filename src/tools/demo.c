@@ -37,7 +37,7 @@ static void help(void)
            "latency_barchart.png and .svg. Stops what it started.\n"
            "\n"
            "  --module PATH   module-shm.so (default: beside this program, else ../lib/redis/modules)\n"
-           "  --server PATH   redis-server or valkey-server (default: the first of them in PATH)\n"
+           "  --server PATH   the server's program (default: redis-server, else valkey-server, from PATH)\n"
            "  --out DIR       where the files go (default: demo beside the build's module, else redis-shm-demo here)\n"
            "  --seconds S     how long each table measures, 0.1 to 300 (default %d)\n"
            "  --rounds N      turns of each transport in a table, 1 to 1000 (default %d)\n"
@@ -63,6 +63,8 @@ static int parse_options(int argc, char **argv, struct options *o)
         {"rounds", required_argument, NULL, ROUNDS},   {"no-awake", no_argument, NULL, NO_AWAKE},
         {"help", no_argument, NULL, HELP},             {0},
     };
+    static char name[] = "redis-shm demo"; /* what getopt begins its messages with */
+    argv[0] = name;
     *o = (struct options){.seconds = DEFAULT_SECONDS, .rounds = DEFAULT_ROUNDS, .awake = true};
     for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
         int bad = 0;
@@ -314,9 +316,13 @@ static int tell(const struct rshm_demo *d, const char *out)
     int r = rshm_demo_write_json(d, out);
     if (r < 0)
         return r;
-    int drawn = rshm_demo_draw(d, out);
-    printf("\nWritten: %s/latency.json%s\n", out, drawn == 0 ? ", latency_barchart.png, latency_barchart.svg" : "");
-    return drawn == -ENOENT ? 0 : drawn; /* without gnuplot the figures are complete all the same */
+    r = rshm_demo_draw(d, out);
+    printf("\nWritten: %s/latency.json%s\n", out, r == 0 ? ", latency_barchart.png, latency_barchart.svg" : "");
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        rshm_complain("cannot write the tables: %s", strerror(errno));
+        return -EIO;
+    }
+    return r == -ENOENT ? 0 : r; /* without gnuplot the figures are complete all the same */
 }
 
 static void release(struct rshm_demo *d)

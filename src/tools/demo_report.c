@@ -142,8 +142,8 @@ static void print_caveats(const struct rshm_demo *d, FILE *to)
     const struct rshm_part *p = &d->parts[RSHM_PART_IDLE];
     if (d->host.cpus == 1)
         fputs("\nThis process may use one CPU only: client and server take turns on it, so nobody can wait in memory for the other, and\n"
-              "every request needs a change of processes as with a socket. Expect little more than the Unix socket's speed here; the\n"
-              "targets are for two CPUs or more.\n", to);
+              "every request needs a change of processes as with a socket. Expect no gain over a socket here; the targets are for two\n"
+              "CPUs or more.\n", to);
     if (p->others_cpus > OTHERS_WORTH_A_WORD)
         fprintf(to, "\nThe machine was not idle: meanwhile other processes kept %.1f of its CPUs busy. That moves every figure above; repeat it\n"
                 "when the machine is quiet.\n", p->others_cpus);

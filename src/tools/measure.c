@@ -21,7 +21,7 @@ _Static_assert(sizeof VALUE - 1 == RSHM_VALUE_BYTES, "the value has the size tha
 /* No request takes longer than 1.5e6 a second allow, several times over; a faster machine ends its rounds early. */
 #define REQUESTS_PER_S_MAX 8e6
 /* A server that hangs must not hang the tool; long beside any pause of a scheduler. */
-#define REPLY_TIMEOUT_S 5
+#define REPLY_TIMEOUT_S 3
 
 const char *rshm_transport_id(enum rshm_transport t)
 {
@@ -94,13 +94,16 @@ int rshm_round_run(redisContext *c, enum rshm_transport t, const struct rshm_ser
     *round = (struct rshm_round){0};
     uint64_t client_cpu_ns = rshm_process_cpu_ns(0), server_cpu_ns = rshm_process_cpu_ns(server->pid);
     uint64_t begin_ns = rshm_now_ns(), end_ns = begin_ns + (uint64_t)(round_s * 1e9), sent_ns, done_ns;
+    int error = 0;
 
     do {
         sent_ns = rshm_now_ns();
         redisReply *reply = redisCommand(c, "GET " KEY);
         done_ns = rshm_now_ns();
-        if (reply == NULL)
+        if (reply == NULL) {
+            error = errno;
             break;
+        }
         if (reply->type != REDIS_REPLY_STRING || reply->len != RSHM_VALUE_BYTES || memcmp(reply->str, VALUE, reply->len) != 0)
             round->errors++;
         freeReplyObject(reply);
@@ -111,7 +114,11 @@ int rshm_round_run(redisContext *c, enum rshm_transport t, const struct rshm_ser
     round->client_cpu_ns = rshm_process_cpu_ns(0) - client_cpu_ns;
     round->server_cpu_ns = rshm_process_cpu_ns(server->pid) - server_cpu_ns;
     if (c->err != 0) {
-        if (rshm_stop_signal() == 0)
+        if (rshm_stop_signal() != 0)
+            return -EIO;
+        if (c->err == REDIS_ERR_TIMEOUT || (c->err == REDIS_ERR_IO && error == EAGAIN))
+            rshm_complain("no reply over %s within %d s", rshm_transport_name(t), REPLY_TIMEOUT_S);
+        else
             rshm_complain("connection over %s lost: %s", rshm_transport_name(t), c->errstr);
         return -EIO;
     }

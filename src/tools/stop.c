@@ -24,7 +24,7 @@ void rshm_stop_catch(void)
     struct sigaction flag = {.sa_handler = catch}, ignore = {.sa_handler = SIG_IGN}, before;
     sigemptyset(&flag.sa_mask);
     for (size_t i = 0; i < STOP_SIGNALS; i++)
-        if (sigaction(stop_signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        if (stop_signals[i] != SIGHUP || (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN))
             sigaction(stop_signals[i], &flag, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
 }
