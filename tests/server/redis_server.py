@@ -48,7 +48,7 @@ class Server:
         self.conf_path.write_text(config + "\n")
         self.module = module
         self._args, self._module_args, self._env, self._prefix = list(args), list(module_args), dict(env or {}), list(prefix)
-        self._clients = []
+        self._clients, self._stats_client = [], None
         self.process = None
         self.ended_on_purpose = False
         Server.live.append(self)
@@ -124,7 +124,9 @@ class Server:
 
     def stats(self):
         """SHM.STATS as a dict of str to int."""
-        flat = self.client().execute_command("SHM.STATS")
+        if self._stats_client is None:
+            self._stats_client = self.client()
+        flat = self._stats_client.execute_command("SHM.STATS")
         if isinstance(flat, dict):
             return {(k.decode() if isinstance(k, bytes) else k): v for k, v in flat.items()}
         return {k.decode(): v for k, v in zip(flat[::2], flat[1::2])}
