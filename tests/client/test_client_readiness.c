@@ -193,20 +193,22 @@ static void an_idle_connection_is_quiet(void **state)
     redisFree(c);
 }
 
-/* Nagle's algorithm, which redisConnectNonBlock() leaves on, would hold every second bell for 40 ms. */
+/* Nagle's algorithm, which redisConnectNonBlock() leaves on, holds a bell for 40 ms if one before it was not answered by a bell. */
 static void no_bell_waits_for_a_delayed_ack(void **state)
 {
-    enum { N = 60 };
+    enum { N = 2000 };
     int slow = 0;
     redisContext *c = open_nonblocking(*state);
     for (int i = 0; i < N; i++) {
-        sleep_ms(3); /* the server is asleep */
+        size_t n = random_size();
         uint64_t from = now_ms();
-        redisAppendCommand(c, "PING");
-        reply_is_status(await_reply(c, wait_poll), "PONG");
+        redisAppendCommand(c, "ECHO %b", pattern, n);
+        for (uint32_t k = random_below(3); k > 0; k--)
+            assert_int_equal(redisBufferRead(c), REDIS_OK);
+        reply_is_string(await_reply(c, wait_poll), pattern, n);
         slow += now_ms() - from >= 30;
     }
-    assert_in_range(slow, 0, N / 6);
+    assert_in_range(slow, 0, 10); /* other programs may have had the CPUs; Nagle's were 1 in 40 */
     redisFree(c);
 }
 
