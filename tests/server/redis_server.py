@@ -8,6 +8,7 @@
 """
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -22,6 +23,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("RSHM_BUILD", ROOT / "build")).resolve()
 MODULE = BUILD / "module-shm.so"
 REDIS_SERVER = os.environ.get("REDIS_SERVER", "redis-server")
+VERSION = tuple(int(n) for n in re.search(r"v=(\d+)\.(\d+)\.(\d+)", subprocess.run(
+    [REDIS_SERVER, "--version"], capture_output=True, text=True, check=True).stdout).groups())
+HAS_MODULE_CONFIGURATION = VERSION >= (7, 0, 0)  # shm.* in redis.conf, CONFIG SET and MODULE LOADEX
+MODULE_COMMAND = ["--enable-module-command", "yes"] if HAS_MODULE_CONFIGURATION else []  # what lets MODULE LOAD through
 START_SECONDS = 10
 CRASHES = ("REDIS BUG REPORT", "VALKEY BUG REPORT", "BUG REPORT START", "ASSERTION FAILED", "crashed by signal",
            "ERROR: AddressSanitizer", "WARNING: ThreadSanitizer", "runtime error:")
