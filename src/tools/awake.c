@@ -9,9 +9,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tools/host.h"
 #include "tools/stop.h"
 
-/* Tells the parent 0 or an errno through `ready`. Without the idle class it must not spin: it would compete with what is measured. */
+/* Tells the parent 0 or an errno through `ready`. Without the idle class it must not spin: it would compete with what is
+ * measured. */
 static void stay_busy(int cpu, pid_t parent, int ready)
 {
     struct sched_param priority = {0};
@@ -72,6 +74,14 @@ int rshm_awake_start(struct rshm_awake *a)
         }
     }
     return 0;
+}
+
+uint64_t rshm_awake_cpu_ns(const struct rshm_awake *a)
+{
+    uint64_t ns = 0;
+    for (int i = 0; i < a->count; i++)
+        ns += rshm_process_cpu_ns(a->pids[i]);
+    return ns;
 }
 
 void rshm_awake_stop(struct rshm_awake *a)

@@ -6,6 +6,7 @@
 #ifndef RSHM_AWAKE_H
 #define RSHM_AWAKE_H
 
+#include <stdint.h>
 #include <sys/types.h>
 
 struct rshm_awake {
@@ -15,6 +16,9 @@ struct rshm_awake {
 
 /* 0, or -errno, and then none runs. */
 int rshm_awake_start(struct rshm_awake *a);
+
+/* CPU time that they have used so far, to tell it from that of others. */
+uint64_t rshm_awake_cpu_ns(const struct rshm_awake *a);
 
 /* Ends them; also on one that is all zero or has been stopped. */
 void rshm_awake_stop(struct rshm_awake *a);

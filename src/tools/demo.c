@@ -214,20 +214,26 @@ static int measure_rounds(struct rshm_part *part, redisContext **links, const st
     return 0;
 }
 
-/* What ran besides client and server, in CPUs. */
-static void note_others(struct rshm_part *part, const struct rshm_host_busy *before, uint64_t own_cpu_ns, uint64_t elapsed_ns)
+/* CPU time of everything that the demo runs. */
+static uint64_t own_cpu_ns(const struct rshm_server *server, const struct rshm_awake *awake)
+{
+    return rshm_process_cpu_ns(0) + rshm_process_cpu_ns(server->pid) + rshm_awake_cpu_ns(awake);
+}
+
+/* What others did since `before`, in CPUs. */
+static void note_others(struct rshm_part *part, const struct rshm_host_busy *before, uint64_t own_ns, uint64_t elapsed_ns)
 {
     struct rshm_host_busy after;
     part->others_cpus = part->stolen_cpus = -1;
-    if (part->awake || before->busy_ns == 0 || rshm_host_busy(&after) < 0)
+    if (before->busy_ns == 0 || rshm_host_busy(&after) < 0)
         return;
-    double busy_ns = (double)(after.busy_ns - before->busy_ns) - (double)own_cpu_ns;
-    part->others_cpus = busy_ns > 0 ? busy_ns / (double)elapsed_ns : 0;
+    double others_ns = (double)(after.busy_ns - before->busy_ns) - (double)own_ns;
+    part->others_cpus = others_ns > 0 ? others_ns / (double)elapsed_ns : 0;
     part->stolen_cpus = (double)(after.stolen_ns - before->stolen_ns) / (double)elapsed_ns;
 }
 
-static int measure_part(struct rshm_part *part, const struct rshm_server *server, const struct options *o,
-                        struct rshm_scratch *scratch, struct progress *progress)
+static int measure_part(struct rshm_part *part, const struct rshm_server *server, const struct rshm_awake *awake,
+                        const struct options *o, struct rshm_scratch *scratch, struct progress *progress)
 {
     redisContext *links[RSHM_TRANSPORTS] = {NULL};
     size_t rounds = (size_t)o->rounds;
@@ -243,27 +249,29 @@ static int measure_part(struct rshm_part *part, const struct rshm_server *server
     if (r == 0)
         r = rshm_value_store(links[RSHM_UNIX]);
     rshm_host_busy(&busy);
-    uint64_t own_cpu_ns = rshm_process_cpu_ns(0) + rshm_process_cpu_ns(server->pid), begin_ns = rshm_now_ns();
+    uint64_t begin_ns = rshm_now_ns(), begin_cpu_ns = own_cpu_ns(server, awake);
     if (r == 0)
         r = measure_rounds(part, links, server, rounds, o->seconds / (double)(rounds * RSHM_TRANSPORTS), scratch, progress);
-    own_cpu_ns = rshm_process_cpu_ns(0) + rshm_process_cpu_ns(server->pid) - own_cpu_ns;
-    note_others(part, &busy, own_cpu_ns, rshm_now_ns() - begin_ns);
+    note_others(part, &busy, own_cpu_ns(server, awake) - begin_cpu_ns, rshm_now_ns() - begin_ns);
     for (enum rshm_transport t = RSHM_TCP; t < RSHM_TRANSPORTS; t++)
         redisFree(links[t]);
     part->measured = r == 0;
     return r;
 }
 
-static int measure_awake(struct rshm_part *part, const struct rshm_server *server, const struct options *o,
+static int measure_parts(struct rshm_demo *d, const struct rshm_server *server, const struct options *o,
                          struct rshm_scratch *scratch, struct progress *progress)
 {
-    struct rshm_awake awake;
-    int r = rshm_awake_start(&awake);
+    struct rshm_awake awake = {0};
+    int r = measure_part(&d->parts[RSHM_PART_IDLE], server, &awake, o, scratch, progress);
+    if (r < 0 || !o->awake)
+        return r;
+    r = rshm_awake_start(&awake);
     if (r < 0) { /* a container may forbid it; the first table stands on its own */
         rshm_complain("no second table: cannot run an idle-class process on each CPU: %s", strerror(-r));
         return 0;
     }
-    r = measure_part(part, server, o, scratch, progress);
+    r = measure_part(&d->parts[RSHM_PART_AWAKE], server, &awake, o, scratch, progress);
     rshm_awake_stop(&awake);
     return r;
 }
@@ -288,9 +296,7 @@ static int measure(struct rshm_demo *d, const struct options *o, const char *pro
     if (r < 0)
         rshm_complain("no memory for the samples: %s", strerror(-r));
     if (r == 0)
-        r = measure_part(&d->parts[RSHM_PART_IDLE], &server, o, &scratch, &progress);
-    if (r == 0 && o->awake)
-        r = measure_awake(&d->parts[RSHM_PART_AWAKE], &server, o, &scratch, &progress);
+        r = measure_parts(d, &server, o, &scratch, &progress);
     progress_end(&progress);
     if (r < 0 && rshm_stop_signal() == 0)
         rshm_server_show_log(&server);

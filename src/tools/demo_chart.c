@@ -45,7 +45,8 @@ static int groups(const struct rshm_demo *d, FILE *f)
         if (!p->measured)
             continue;
         fprintf(f, "set xtics add (\"%s\" %d)\n", names[i], n);
-        fprintf(f, "set label \"Unix ÷ %.*f\\nTCP ÷ %.*f\" at %d + step, %.3f center offset 0,3.1 font ',10' tc rgb '#b03a05'\n",
+        fprintf(f, "set label \"Unix ÷ %.*f\\nTCP ÷ %.*f\" at %d + step, %.3f center offset 0,3.1 font ',10' "
+                "tc rgb '#b03a05'\n",
                 times(p, RSHM_UNIX) < 10, times(p, RSHM_UNIX), times(p, RSHM_TCP) < 10, times(p, RSHM_TCP), n, p50_us(p, RSHM_MEMORY));
         n++;
     }
@@ -91,7 +92,8 @@ static void script(const struct rshm_demo *d, FILE *f)
           "array colour[3] = [0x8a8f98, 0x3b7dc4, 0xd9480f]\n" /* apart in lightness too, for eyes that do not tell red from blue */
           "array name[3] = ['TCP', 'Unix socket', 'shared memory']\n"
           "draw = \"plot for [i=0:2] $p50 using (bar(i)):(column(i + 1)):(width) with boxes lc rgb colour[i + 1] title name[i + 1],"
-          " for [i=0:2] $p50 using (bar(i)):(column(i + 1)):(shown(column(i + 1))) with labels offset 0,0.9 tc rgb '#111111' notitle\"\n"
+          " for [i=0:2] $p50 using (bar(i)):(column(i + 1)):(shown(column(i + 1))) with labels offset 0,0.9 tc rgb '#111111'"
+          " notitle\"\n"
           "if (strstrt(GPVAL_TERMINALS, 'pngcairo') > 0) {\n"
           "    set terminal pngcairo size 1000,640 font 'DejaVu Sans,12' background rgb 'white'\n"
           "} else {\n"

@@ -34,6 +34,11 @@ static double ratio(uint64_t slow_ns, uint64_t fast_ns)
     return fast_ns == 0 ? 0 : (double)slow_ns / (double)fast_ns;
 }
 
+static const char *part_name(const struct rshm_part *p)
+{
+    return p->awake ? "CPUs kept awake" : "machine as it is";
+}
+
 static double times_better(const struct rshm_part *p, enum rshm_transport slow, enum rshm_transport fast)
 {
     return ratio(p->of[slow].summary.p50_ns, p->of[fast].summary.p50_ns);
@@ -104,8 +109,8 @@ static void print_table(const struct rshm_part *p, FILE *to)
 static void print_headline(const struct rshm_demo *d, FILE *to)
 {
     const struct rshm_part *idle = &d->parts[RSHM_PART_IDLE], *awake = &d->parts[RSHM_PART_AWAKE];
-    fprintf(to, "\nShared memory answers in %.2f us: %.3g times as fast as the Unix socket (%.3g times TCP) where CPUs sleep while they\n"
-            "wait for a socket", us(idle->of[RSHM_MEMORY].summary.p50_ns), times_better(idle, RSHM_UNIX, RSHM_MEMORY),
+    fprintf(to, "\nShared memory answers in %.2f us: %.3g times as fast as the Unix socket (%.3g times TCP) where CPUs sleep while\n"
+            "they wait for a socket", us(idle->of[RSHM_MEMORY].summary.p50_ns), times_better(idle, RSHM_UNIX, RSHM_MEMORY),
             times_better(idle, RSHM_TCP, RSHM_MEMORY));
     if (awake->measured)
         fprintf(to, "; in %.2f us, %.3g times as fast (%.3g times TCP), with the CPUs kept awake",
@@ -127,29 +132,39 @@ static void print_targets(const struct rshm_demo *d, FILE *to)
 /* A pooled percentile counts requests, so fast rounds weigh more than slow ones. Where that matters, it is said. */
 static void print_disagreement(const struct rshm_demo *d, FILE *to)
 {
+    bool first = true;
     for (int i = 0; i < RSHM_PARTS; i++)
         for (enum rshm_transport t = RSHM_TCP; d->parts[i].measured && t < RSHM_TRANSPORTS; t++) {
             const struct rshm_spread *r = &d->parts[i].of[t].p50_of_rounds;
-            if ((double)r->max_ns > ROUNDS_AGREE_WITHIN * (double)r->min_ns)
-                fprintf(to, "\nThe rounds disagree: %s, %s: p50 from %.2f to %.2f us (median %.2f). Something disturbed some of them.\n",
-                        rshm_transport_name(t), d->parts[i].awake ? "CPUs kept awake" : "machine as it is", us(r->min_ns),
-                        us(r->max_ns), us(r->median_ns));
+            if ((double)r->max_ns <= ROUNDS_AGREE_WITHIN * (double)r->min_ns)
+                continue;
+            if (first)
+                fputs("\nRounds disagree: by what else ran, or by whether client and server were put on one CPU or on two. "
+                      "p50 of the rounds:\n", to);
+            first = false;
+            fprintf(to, "  %-14s %-16s from %.2f to %.2f us, median %.2f us\n", rshm_transport_name(t), part_name(&d->parts[i]),
+                    us(r->min_ns), us(r->max_ns), us(r->median_ns));
         }
 }
 
 static void print_caveats(const struct rshm_demo *d, FILE *to)
 {
-    const struct rshm_part *p = &d->parts[RSHM_PART_IDLE];
     if (d->host.cpus == 1)
-        fputs("\nThis process may use one CPU only: client and server take turns on it, so nobody can wait in memory for the other, and\n"
-              "every request needs a change of processes as with a socket. Expect no gain over a socket here; the targets are for two\n"
+        fputs("\nThis process may use one CPU only: client and server take turns on it, so nobody can wait in memory for the other,\n"
+              "and every request needs a change of processes as with a socket. Expect no gain over a socket here; the targets are for two\n"
               "CPUs or more.\n", to);
-    if (p->others_cpus > OTHERS_WORTH_A_WORD)
-        fprintf(to, "\nThe machine was not idle: meanwhile other processes kept %.1f of its CPUs busy. That moves every figure above; repeat it\n"
-                "when the machine is quiet.\n", p->others_cpus);
+    for (int i = 0; i < RSHM_PARTS; i++) {
+        const struct rshm_part *p = &d->parts[i];
+        if (!p->measured)
+            continue;
+        if (p->others_cpus > OTHERS_WORTH_A_WORD)
+            fprintf(to, "\nOther processes kept %.1f CPUs busy meanwhile (%s). That moves the figures: repeat it when the "
+                    "machine is quiet.\n", p->others_cpus, part_name(p));
+        if (p->stolen_cpus > OTHERS_WORTH_A_WORD)
+            fprintf(to, "\nThe hypervisor withheld %.1f CPUs meanwhile (%s): the machine's neighbours are in the figures.\n",
+                    p->stolen_cpus, part_name(p));
+    }
     print_disagreement(d, to);
-    if (p->stolen_cpus > OTHERS_WORTH_A_WORD)
-        fprintf(to, "\nThe hypervisor withheld %.1f CPUs meanwhile: this machine's neighbours are in the figures too.\n", p->stolen_cpus);
 }
 
 void rshm_demo_print(const struct rshm_demo *d, FILE *to)

@@ -40,7 +40,8 @@ static bool use_shared_memory(redisContext *c)
     redisReply *reply = redisUseSharedMemory(c);
     bool used = reply != NULL && reply->type == REDIS_REPLY_INTEGER && reply->integer == 1 && redisIsSharedMemoryInitialized(c);
     if (!used)
-        rshm_complain("no shared memory: %s", reply == NULL ? c->errstr : reply->type == REDIS_REPLY_ERROR ? reply->str : "refused");
+        rshm_complain("no shared memory: %s",
+                      reply == NULL ? c->errstr : reply->type == REDIS_REPLY_ERROR ? reply->str : "refused");
     freeReplyObject(reply);
     return used;
 }

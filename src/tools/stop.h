@@ -1,4 +1,4 @@
-/* stop.h - ending early: SIGINT, SIGTERM and SIGHUP only raise a flag, so that whoever started something can clean it up.
+/* stop.h - ending early: SIGINT, SIGTERM and SIGHUP only raise a flag, so that whoever started something cleans it up.
  *
  * Use         rshm_stop_catch() first; long loops ask rshm_stop_signal(); when all is cleaned up, rshm_stop_die().
  * Signals     SIGHUP stays ignored if it was when the tool started (nohup). SIGINT is caught even if a script's shell had it
