@@ -158,8 +158,7 @@ static void print_caveats(const struct rshm_demo *d, FILE *to)
         if (!p->measured)
             continue;
         if (p->others_cpus > OTHERS_WORTH_A_WORD)
-            fprintf(to, "\nOther processes kept %.1f CPUs busy meanwhile (%s). That moves the figures: repeat it when the "
-                    "machine is quiet.\n", p->others_cpus, part_name(p));
+            fprintf(to, "\nOther processes kept %.1f CPUs busy meanwhile (%s). That moves the figures: repeat it when all is quiet.\n", p->others_cpus, part_name(p));
         if (p->stolen_cpus > OTHERS_WORTH_A_WORD)
             fprintf(to, "\nThe hypervisor withheld %.1f CPUs meanwhile (%s): the machine's neighbours are in the figures.\n",
                     p->stolen_cpus, part_name(p));

@@ -2,8 +2,8 @@
  *
  * Use         rshm_stop_catch() first; long loops ask rshm_stop_signal(); when all is cleaned up, rshm_stop_die().
  * Signals     SIGHUP stays ignored if it was when the tool started (nohup). SIGINT is caught even if a script's shell had it
- *             ignored for a background job: who sends it wants an end. SIGPIPE is ignored from then on: a dead server must be an error of its
- *             connection, and a closed pager no reason to leave files.
+ *             ignored for a background job: who sends it wants an end. SIGPIPE is ignored from then on: a dead server must be
+ *             an error of its connection, and a closed pager no reason to leave files.
  * Children    call rshm_stop_child() first thing after fork(). */
 #ifndef RSHM_STOP_H
 #define RSHM_STOP_H
