@@ -29,7 +29,7 @@ export PATH := $(CURDIR)/build/deps/redis/bin:$(PATH)
 
 # hiredis >= 1.0: the system's, or the one that `make deps` built into build/deps (docs/design.md, "hiredis").
 HIREDIS_PKG = PKG_CONFIG_PATH=$${PKG_CONFIG_PATH:+$$PKG_CONFIG_PATH:}$(CURDIR)/build/deps/hiredis/lib/pkgconfig pkg-config
-HIREDIS_CFLAGS = $(shell $(HIREDIS_PKG) --cflags "hiredis >= 1.0" 2>/dev/null)
+HIREDIS_CFLAGS = $(patsubst -I%,-isystem%,$(shell $(HIREDIS_PKG) --cflags "hiredis >= 1.0" 2>/dev/null))
 HIREDIS_LIBS   = $(shell $(HIREDIS_PKG) --libs "hiredis >= 1.0" 2>/dev/null)
 HIREDIS_LIBDIR = $(shell $(HIREDIS_PKG) --variable=libdir "hiredis >= 1.0" 2>/dev/null)
 
