@@ -55,14 +55,14 @@ CLIENT_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/client/test_*
 EXAMPLES     := $(patsubst examples/%.c,$(O)/examples/%,$(wildcard examples/*.c))
 HIREDIS_LINK  = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR))
 
-$(O)/obj/tests/client/%.o: CFLAGS_ALL += -DRSHM_BUILD_DEFAULT='"$(abspath $(O))"'
+$(O)/obj/tests/client/%.o: CFLAGS_ALL += -DRSHM_BUILD_DEFAULT='"$(abspath $(O))"' -DEXAMPLES_BUILD='"$(abspath $(O))"'
 $(CLIENT_TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/client/harness.c) $(O)/libhiredis_shm.a
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  LD    $@")
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) -lcmocka
 
 .PHONY: test-client
-test-client: $(CLIENT_TESTS) $(if $(RSHM_BUILD),,$(O)/module-shm.so)
+test-client: $(CLIENT_TESTS) examples $(if $(RSHM_BUILD),,$(O)/module-shm.so)
 	@tests/run.sh $(CLIENT_TESTS)
 
 .PHONY: test-client-asan

@@ -251,11 +251,11 @@ def test_a_subscriber_that_does_not_read_is_closed_by_the_output_buffer_limit(st
     c, p = shm(server, unix), plain(server)
     c.command("SUBSCRIBE", "flood")
     before, highest = used_memory(p), 0
-    message = b"m" * 10000
+    message = b"m" * 1000
     for i in range(100):
-        for _ in range(10):
+        for _ in range(100):
             p.append("PUBLISH", "flood", message)
-        for _ in range(10):
+        for _ in range(100):
             p.get_reply()
         highest = max(highest, used_memory(p) - before)
         if server.stats()["sessions"] == 0:
