@@ -50,13 +50,15 @@ test-server: $(O)/module-shm.so $(O)/libhiredis_shm.so
 #   make test-client                tests/client/test_*.c; REDIS_SERVER: the server to start, RSHM_BUILD: whose module it loads
 #   make test-client-asan           the client and its tests under sanitizers, the server with the plain module
 #   make examples                   $(O)/examples/*
+#   make bench-beside bench-noload  what clients on plain sockets notice; $(O)/bench/beside.json, noload.json
 
 CLIENT_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/client/test_*.c))
 EXAMPLES     := $(patsubst examples/%.c,$(O)/examples/%,$(wildcard examples/*.c))
 HIREDIS_LINK  = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR))
 
 $(O)/obj/tests/client/%.o: CFLAGS_ALL += -DRSHM_BUILD_DEFAULT='"$(abspath $(O))"' -DEXAMPLES_BUILD='"$(abspath $(O))"'
-$(CLIENT_TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/client/harness.c) $(O)/libhiredis_shm.a
+$(O)/obj/tests/bench/bench_beside.o: CFLAGS_ALL += -Itests
+$(CLIENT_TESTS) $(O)/tests/bench/bench_beside: $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/client/harness.c tests/client/beside.c) $(O)/libhiredis_shm.a
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  LD    $@")
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) -lcmocka
@@ -68,6 +70,16 @@ test-client: $(CLIENT_TESTS) examples $(if $(RSHM_BUILD),,$(O)/module-shm.so)
 .PHONY: test-client-asan
 test-client-asan: $(O)/module-shm.so
 	@RSHM_BUILD=$(abspath $(O)) $(MAKE) --no-print-directory O=$(O)/asan SAN=address,undefined test-client
+
+.PHONY: bench-beside
+bench-beside: $(O)/tests/bench/bench_beside $(O)/module-shm.so
+	@mkdir -p $(O)/bench
+	@RSHM_BUILD=$(O) $< --out $(O)/bench/beside.json $(BENCH_BESIDE_ARGS)
+
+.PHONY: bench-noload
+bench-noload: $(O)/module-shm.so
+	@mkdir -p $(O)/bench
+	@RSHM_BUILD=$(abspath $(O)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/bench_noload.py --out $(O)/bench/noload.json $(BENCH_NOLOAD_ARGS)
 
 .PHONY: examples
 examples: $(EXAMPLES)
