@@ -17,7 +17,7 @@ import subprocess
 
 import pytest
 
-from redis_server import Server
+from redis_server import Server, eventually
 from shm_client import Hiredis
 
 LOG_TAIL = 4000
@@ -52,6 +52,7 @@ def _module_server():
 
 @pytest.fixture
 def server(_module_server):
+    eventually(lambda: _module_server.stats()["sessions"] == 0)  # the last test's clients are gone, but perhaps not yet seen to be
     yield _module_server
     assert _module_server.alive(), "the server ended during this test\n" + _module_server.log()[-LOG_TAIL:]
 

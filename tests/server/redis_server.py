@@ -172,7 +172,7 @@ class Server:
                 self.process.terminate()
                 try:
                     status = self.process.wait(10)
-                    if status != 0:
+                    if status != 0 and not self.ended_on_purpose:
                         wrong.append(f"the server ended with status {status}")
                 except subprocess.TimeoutExpired:
                     self.process.kill()

@@ -112,8 +112,11 @@ def test_a_killed_server_is_noticed_at_once(start_server, shm, unix, waiting):
     start = time.monotonic()
     with pytest.raises(HiredisError) as e:
         c.command("BLPOP", "nothing", "0")
+    took = time.monotonic() - start
+    if waiting:
+        killer.join()
     assert e.value.err == 3 and "closed" in e.value.errstr
-    assert time.monotonic() - start < 2
+    assert took < 2
 
 
 def test_client_kill_frees_the_session(start_server, shm, plain):
@@ -201,28 +204,6 @@ def test_sessions_opened_and_closed_during_a_background_save_are_freed(forker, s
     os.kill(child, signal.SIGKILL)  # and a child that dies disturbs nobody either
     assert eventually(lambda: not children(server.pid))
     assert kept.command("GET", "n") == b"20"
-
-
-def test_after_a_background_save_the_end_of_the_server_is_seen_although_the_child_lives(start_server, shm):
-    server = start_server()
-    r = server.client()
-    for i in range(200):
-        r.set(f"key:{i}", "x")
-    r.config_set("rdb-key-save-delay", "100000")
-    c = shm(server)
-    r.execute_command("BGSAVE")
-    assert eventually(lambda: children(server.pid))
-    child = children(server.pid)[0]
-    try:
-        server.kill(signal.SIGKILL)
-        with pytest.raises(HiredisError):  # the child holds the socket: the wait must not depend on its end alone
-            c.set_timeout(3)
-            c.command("PING")
-    finally:
-        try:
-            os.kill(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 @pytest.mark.parametrize("mode", ["adaptive", "block"])
