@@ -88,10 +88,11 @@ int main(int argc, char **argv)
             fprintf(f, ",\n  \"%s\": {\"p50_us\": %.2f, \"p50_spread_us\": [%.2f, %.2f], \"p99_us\": %.2f, \"p99_spread_us\": [%.2f, %.2f], \"max_us\": %.1f, \"load_per_s\": %.0f}",
                     keys[l], p50.median, p50.min, p50.max, p99[l].median, p99[l].min, p99[l].max, max.median, load.median);
     }
-    double ratio = p99[LOAD_SHM].median / p99[LOAD_UNIX].median;
-    printf("\np99 beside shared memory / beside a Unix socket: %.2f\n", ratio);
+    /* Other programs only ever add to it: on a machine that is not quiet the best rounds say more. */
+    double ratio = p99[LOAD_SHM].median / p99[LOAD_UNIX].median, best = p99[LOAD_SHM].min / p99[LOAD_UNIX].min;
+    printf("\np99 beside shared memory / beside a Unix socket: %.2f (of the best rounds: %.2f)\n", ratio, best);
     if (f != NULL) {
-        fprintf(f, ",\n  \"p99_ratio\": %.3f\n}\n", ratio);
+        fprintf(f, ",\n  \"p99_ratio\": %.3f,\n  \"p99_ratio_of_best\": %.3f\n}\n", ratio, best);
         if (fclose(f) != 0) {
             perror(out);
             return 1;
