@@ -36,7 +36,8 @@ struct redisReply;
  * Blocking context: returns a reply with the integer 1; or an error reply that says why not, and the connection goes on over its
  * socket; or NULL with c->err and c->errstr set, and the connection is of no more use, as with redisCommand().
  * Non-blocking context: returns NULL. The request is queued like one of redisAppendCommand(), its reply (as above) comes from
- * redisGetReply(), and shared memory is on once that reply is consumed. Send nothing else until then.
+ * redisGetReply(), and shared memory is on once that reply is consumed. Send nothing else until then: it would be answered, but over
+ * the socket, where the connection then stays, and the reply to the request would be an error.
  *
  * Error replies come from the server (no module, not allowed by ACL, limits, not on this host, ...) or from this side: "ERR
  * SHM.OPEN: ..." if it is open already, if commands are unanswered, over TLS, or if the memory could not be mapped. */

@@ -24,6 +24,8 @@ struct rshm_client {
     int listener;                   /* the rendezvous of a TCP connection, or -1 */
     int memory;                     /* the memory that came over a Unix socket, or -1 */
     redisReader *scanner;           /* looks for the reply among push messages */
+    size_t unsent;                  /* bytes of SHM.OPEN that are still in c->obuf */
+    bool overtaken;                 /* more was sent before the reply was read: that declines the memory */
 
     /* while open */
     struct rshm_channel channel;
@@ -45,6 +47,8 @@ struct rshm_open_args {
     int argc;
 };
 void rshm_client_open_args(const struct rshm_client *s, int mode, struct rshm_open_args *a);
+/* Arguments of a SHM.OPEN that no server grants. Returns false if there are no random numbers. */
+bool rshm_client_refused_args(struct rshm_open_args *a);
 /* Reads from the socket while opening, as redisContextFuncs.read; notices the reply to SHM.OPEN and acts on it. */
 ssize_t rshm_client_opening_read(redisContext *c, char *buf, size_t cap);
 

@@ -115,6 +115,23 @@ void rshm_client_open_args(const struct rshm_client *s, int mode, struct rshm_op
     }
 }
 
+bool rshm_client_refused_args(struct rshm_open_args *a)
+{
+    uint8_t random[NAME_BYTES];
+    memset(a, 0, sizeof *a);
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+        return false;
+    snprintf(a->version, sizeof a->version, "%d", RSHM_PROTOCOL_VERSION);
+    to_hex(random, sizeof random, a->token);
+    strcpy(a->rendezvous, RSHM_RENDEZVOUS_PREFIX);
+    to_hex(random, sizeof random, a->rendezvous + strlen(a->rendezvous));
+    a->argv[a->argc++] = "SHM.OPEN";
+    a->argv[a->argc++] = a->version;
+    a->argv[a->argc++] = a->token;
+    a->argv[a->argc++] = a->rendezvous;
+    return true;
+}
+
 /* recvmsg() that keeps the first fd that comes along and closes all others. */
 static ssize_t receive(int socket, void *buf, size_t cap, int flags, int *fd)
 {
@@ -221,56 +238,56 @@ static ssize_t read_socket(redisContext *c, struct rshm_client *s, char *buf, si
 }
 
 /* The reply to SHM.OPEN among the n bytes just read, after push messages perhaps. Returns 1: it is ":1"; -1: it is something
- * else; 0: not there yet. */
-static int scan(struct rshm_client *s, const char *buf, size_t n)
+ * else; 0: not there yet. *end: where in buf it ends. */
+static int scan(struct rshm_client *s, const char *buf, size_t n, size_t *end)
 {
-    int found = 0;
-    if (redisReaderFeed(s->scanner, buf, n) != REDIS_OK)
-        return -1;
-    while (found == 0) {
+    for (*end = 0; *end < n;) { /* byte by byte, once a connection: only so it is known where the reply ends */
         void *r;
-        if (redisReaderGetReply(s->scanner, &r) != REDIS_OK)
+        if (redisReaderFeed(s->scanner, buf + (*end)++, 1) != REDIS_OK || redisReaderGetReply(s->scanner, &r) != REDIS_OK)
             return -1;
         if (r == NULL)
-            return 0;
+            continue;
         redisReply *reply = r;
-        if (reply->type != REDIS_REPLY_PUSH)
-            found = reply->type == REDIS_REPLY_INTEGER && reply->integer == 1 ? 1 : -1;
+        int found = reply->type == REDIS_REPLY_PUSH ? 0 : reply->type == REDIS_REPLY_INTEGER && reply->integer == 1 ? 1 : -1;
         freeReplyObject(reply);
+        if (found != 0)
+            return found;
     }
-    return found;
+    return 0;
 }
 
 ssize_t rshm_client_opening_read(redisContext *c, char *buf, size_t cap)
 {
     static const char done[] = ":1\r\n";
-    const ssize_t done_bytes = sizeof done - 1;
+    const size_t done_bytes = sizeof done - 1;
     struct rshm_client *s = c->privctx;
+    size_t end;
 
     ssize_t n = read_socket(c, s, buf, cap);
     if (n <= 0)
         return n;
-    int found = scan(s, buf, (size_t)n);
+    int found = scan(s, buf, (size_t)n, &end);
     if (found == 0)
         return n;
     if (found < 0) { /* refused: the application reads why */
         rshm_client_revert(s);
         return n;
     }
-    const char *why = attach(s);
+    const char *why = s->overtaken ? "commands were sent before its reply was read" : attach(s);
     if (why == NULL) {
         rshm_client_opened(s);
         return n;
     }
-    /* The server thinks that it is done and waits for our first byte: the next command declines. The application gets an error
-     * instead of the 1, which nothing can follow on the socket. */
+    /* The server waits for our first byte: the next command declines, or one that was sent already did. The application gets an error
+     * instead of the 1; replies to commands already sent may follow it. */
     char error[192];
     int error_bytes = snprintf(error, sizeof error, "-ERR SHM.OPEN: %s; the connection goes on over its socket\r\n", why);
     rshm_client_revert(s);
-    if (n < done_bytes || memcmp(buf + n - done_bytes, done, (size_t)done_bytes) != 0 || (size_t)(n - done_bytes + error_bytes) > cap) {
+    if (end < done_bytes || memcmp(buf + end - done_bytes, done, done_bytes) != 0 ||
+        redisReaderFeed(c->reader, buf, end - done_bytes) != REDIS_OK || redisReaderFeed(c->reader, error, (size_t)error_bytes) != REDIS_OK) {
         rshm_client_error(c, REDIS_ERR_OTHER, "SHM.OPEN: %s", why);
         return -1;
     }
-    memcpy(buf + n - done_bytes, error, (size_t)error_bytes);
-    return n - done_bytes + error_bytes;
+    memmove(buf, buf + end, (size_t)n - end);
+    return n - (ssize_t)end;
 }

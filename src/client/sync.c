@@ -11,7 +11,8 @@
 
 #include "client/client.h"
 
-/* An error reply of our own, as the server would have given it. Blocking: returned. Non-blocking: the next reply. */
+/* An error reply of our own, as the server would have given it. Blocking: returned. Non-blocking: the next reply; only where no other is
+ * due. */
 static redisReply *refuse(redisContext *c, const char *why)
 {
     char error[192];
@@ -33,6 +34,20 @@ static redisReply *refuse(redisContext *c, const char *why)
     return reply;
 }
 
+/* The same where replies may be due before it. Non-blocking: the server gives the error, in its turn among them. It sees what is
+ * wrong as well as we do; should it not (the earlier commands may be done by then), there is still nobody at this rendezvous. */
+static redisReply *refuse_in_turn(redisContext *c, const char *why)
+{
+    struct rshm_open_args args;
+    if (c->flags & REDIS_BLOCK)
+        return refuse(c, why);
+    if (rshm_client_refused_args(&args))
+        redisAppendCommandArgv(c, args.argc, args.argv, NULL);
+    else
+        rshm_client_error(c, REDIS_ERR_OTHER, "no random numbers from the kernel");
+    return NULL;
+}
+
 /* An earlier command's reply, which the one to SHM.OPEN would be mistaken for. A push message may well be there. */
 static bool reply_is_unread(const redisContext *c)
 {
@@ -48,11 +63,11 @@ static redisReply *use_shared_memory(redisContext *c, int mode)
     if (c == NULL || c->err)
         return NULL;
     if (rshm_client_of(c) != NULL)
-        return refuse(c, "this connection uses shared memory already");
+        return refuse_in_turn(c, "this connection uses shared memory already");
     if (c->privctx != NULL)
-        return refuse(c, "not over TLS; connect to the server's plain port on the loopback address or to its Unix socket");
+        return refuse_in_turn(c, "not over TLS; connect to the server's plain port on the loopback address or to its Unix socket");
     if (sdslen(c->obuf) > 0 || c->reader->pos < c->reader->len || reply_is_unread(c))
-        return refuse(c, "other commands are unanswered; read their replies first");
+        return refuse_in_turn(c, "other commands are unanswered; read their replies first");
     struct rshm_client *s = rshm_client_new(c, &why);
     if (s == NULL)
         return refuse(c, why);
@@ -63,6 +78,7 @@ static redisReply *use_shared_memory(redisContext *c, int mode)
         rshm_client_revert(s);
         return NULL;
     }
+    s->unsent = sdslen(c->obuf);
     void *reply = NULL;
     if ((c->flags & REDIS_BLOCK) && redisGetReply(c, &reply) != REDIS_OK)
         return NULL;

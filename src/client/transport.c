@@ -155,13 +155,23 @@ static ssize_t shm_read(redisContext *c, char *buf, size_t cap)
     return read_nonblocking(c, s, buf, cap);
 }
 
+static ssize_t opening_write(redisContext *c, struct rshm_client *s)
+{
+    ssize_t n = s->plain->write(c);
+    if (n > 0) {
+        s->overtaken |= (size_t)n > s->unsent;
+        s->unsent -= (size_t)n > s->unsent ? s->unsent : (size_t)n;
+    }
+    return n;
+}
+
 static ssize_t shm_write(redisContext *c)
 {
     struct rshm_client *s = c->privctx;
     if (inherited(c, s))
         return -1;
     if (s->state == RSHM_CLIENT_OPENING)
-        return s->plain->write(c);
+        return opening_write(c, s);
     const size_t n = sdslen(c->obuf);
     size_t done = 0;
     for (;;) {
