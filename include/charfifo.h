@@ -67,6 +67,15 @@ ssize_t charfifo_write(charfifo *w, const void *p, size_t n);
  * position afresh. */
 ssize_t charfifo_free_bytes(charfifo *w);
 
+/* Writer: every record from now on carries this tag, CHARFIFO_TAG_BITS of it: a side note to the reader in the line that travels
+ * anyway. Costs nothing; 0 at first. */
+#define CHARFIFO_TAG_BITS 24
+void charfifo_set_tag(charfifo *w, uint32_t tag);
+
+/* Reader: the tag of the record that was looked at last (charfifo_poll(), charfifo_peek(), charfifo_read()); 0 before the first. The
+ * peer's word. */
+uint32_t charfifo_tag(const charfifo *r);
+
 /* Writer: asks the CPU to fetch the lines that the next write touches, for writing. A hint: no effect on contents. */
 void charfifo_prefetch_write(const charfifo *w);
 

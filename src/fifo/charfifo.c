@@ -26,10 +26,13 @@ struct control {
     _Alignas(RSHM_CACHE_LINE) uint8_t spare[RSHM_CACHE_LINE];
 };
 
-/* A header: kind in the upper, payload bytes in the lower 32 bits. Zero means "not yet". */
+/* A header: tag in bits 40 to 63, kind in 32 to 39, payload bytes in the lower 32. Zero means "not yet". */
 #define KIND_DATA ((uint64_t)1)
 #define KIND_EOF ((uint64_t)2)
-#define MAKE_HEADER(kind, len) ((kind) << 32 | (len))
+#define KIND_OF(header) ((header) >> 32 & 0xff)
+#define TAG_SHIFT 40
+#define MAKE_HEADER(tag, kind, len) ((uint64_t)(tag) << TAG_SHIFT | (kind) << 32 | (len))
+_Static_assert(TAG_SHIFT + CHARFIFO_TAG_BITS == 64, "shared layout");
 
 struct end {
     struct control *control;
@@ -41,6 +44,7 @@ struct end {
     int32_t failed;     /* 0, or the -errno that every later call returns */
     uint32_t rec_len;   /* reader: payload of the current record, 0: none looked at yet */
     uint32_t rec_taken; /* reader: bytes of it already given out */
+    uint32_t tag;       /* writer: of records to come; reader: of the last one looked at */
     bool closed;        /* own end closed */
     bool eof;           /* reader: the EOF record was seen */
     bool released;      /* reader: published since last asked */
@@ -190,7 +194,7 @@ ssize_t charfifo_write(charfifo *w, const void *p, size_t n)
         memcpy((uint8_t *)header + HEADER, from, len);
         e->pos += record_bytes(len);
         rshm_store_relaxed(header_at(e, e->pos), (uint64_t)0);  /* ordered by W1 below */
-        rshm_store_release(header, MAKE_HEADER(KIND_DATA, len)); /* W1: publishes payload and next header; pairs with R1 */
+        rshm_store_release(header, MAKE_HEADER(e->tag, KIND_DATA, len)); /* W1: publishes payload and next header; pairs with R1 */
         from += len;
         left -= len;
     }
@@ -214,6 +218,16 @@ ssize_t charfifo_free_bytes(charfifo *w)
     return (ssize_t)sum;
 }
 
+void charfifo_set_tag(charfifo *w, uint32_t tag)
+{
+    end_of(w)->tag = tag & ((UINT32_C(1) << CHARFIFO_TAG_BITS) - 1);
+}
+
+uint32_t charfifo_tag(const charfifo *r)
+{
+    return ((const struct end *)(const void *)r)->tag;
+}
+
 void charfifo_prefetch_write(const charfifo *w)
 {
     const struct end *e = (const struct end *)(const void *)w;
@@ -227,24 +241,25 @@ void charfifo_close_writer(charfifo *w)
     if (e->closed || e->failed != 0)
         return;
     e->closed = true;
-    rshm_store_release(header_at(e, e->pos), MAKE_HEADER(KIND_EOF, 0)); /* W1: into the line that is always kept free */
+    rshm_store_release(header_at(e, e->pos), MAKE_HEADER(0, KIND_EOF, 0)); /* W1: into the line that is always kept free */
 }
 
 /* ---- reader ---- */
 
 /* Looks at the record at pos. Returns its payload bytes, 0: none yet, or -EPROTO; *eof says that it ends the stream. */
-static int64_t look(const struct end *e, uint64_t pos, bool *eof)
+static int64_t look(const struct end *e, uint64_t pos, bool *eof, uint32_t *tag)
 {
     uint64_t header = rshm_load_acquire(header_at(e, pos)); /* R1: pairs with W1; one read, only the copy from here on */
     if (header == 0)
         return 0;
     uint64_t len = header & UINT32_MAX;
-    if (header == MAKE_HEADER(KIND_EOF, 0)) {
+    if (header == MAKE_HEADER(0, KIND_EOF, 0)) {
         *eof = true;
         return 0;
     }
-    if (header >> 32 != KIND_DATA || len == 0 || len > e->max_payload || HEADER + len > e->mask + 1 - (pos & e->mask))
+    if (KIND_OF(header) != KIND_DATA || len == 0 || len > e->max_payload || HEADER + len > e->mask + 1 - (pos & e->mask))
         return -EPROTO;
+    *tag = (uint32_t)(header >> TAG_SHIFT);
     return (int64_t)len;
 }
 
@@ -254,7 +269,7 @@ int charfifo_poll(charfifo *r)
     if (e->failed != 0)
         return e->failed;
     if (e->rec_len == 0 && !e->eof) { /* an end once seen is final, whatever a peer writes there later */
-        int64_t len = look(e, e->pos, &e->eof);
+        int64_t len = look(e, e->pos, &e->eof, &e->tag);
         if (len < 0)
             return fail(e);
         e->rec_len = (uint32_t)len;
@@ -322,9 +337,10 @@ ssize_t charfifo_used_bytes(charfifo *r)
         return state < 0 ? state : 0;
     uint64_t sum = e->rec_len - e->rec_taken;
     bool eof = false;
+    uint32_t tag;
     /* A correct writer keeps a line free; a peer whose records fill a whole lap would keep us here for ever. */
     for (uint64_t pos = e->pos + record_bytes(e->rec_len);;) {
-        int64_t len = look(e, pos, &eof);
+        int64_t len = look(e, pos, &eof, &tag);
         if (len < 0)
             return fail(e);
         if (len == 0)

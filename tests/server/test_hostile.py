@@ -66,8 +66,8 @@ def headers(ring_bytes):
     quarter = ring_bytes // 4
     return {
         "unknown kind": 3 << 32 | 5, "kind 0 with a length": 5, "data of no bytes": 1 << 32, "more than a quarter": 1 << 32 | (quarter - 7),
-        "longest length": 1 << 32 | 0xFFFFFFFF, "end with a length": 2 << 32 | 1, "all ones": 0xFFFFFFFFFFFFFFFF, "kind 257": 257 << 32 | 5,
-        "negative": 1 << 63 | 1 << 32 | 5, "swapped halves": 5 << 32 | 1,
+        "longest length": 1 << 32 | 0xFFFFFFFF, "end with a length": 2 << 32 | 1, "all ones": 0xFFFFFFFFFFFFFFFF, "kind 3 with a tag": 1 << 40 | 3 << 32 | 5,
+        "only a tag": 1 << 63 | 5, "swapped halves": 5 << 32 | 1,
     }
 
 

@@ -42,8 +42,9 @@ static const struct {
     {"no kind, with a length", HEADER(0, 1), 0},
     {"an unknown kind", HEADER(3, 1), 0},
     {"both kinds at once", HEADER(3, 0), 0},
-    {"a kind in the upper bits", HEADER(1, 1) | UINT64_C(1) << 63, 0},
-    {"a kind just above", HEADER(UINT64_C(1) << 16 | 1, 8), 0},
+    {"a tag without a kind", HEADER(UINT64_C(1) << 8, 8), 0},
+    {"a tag with an unknown kind", HEADER(UINT64_C(1) << 8 | 3, 8), 0},
+    {"a tag and no bytes", HEADER(UINT64_C(1) << 8 | 1, 0), 0},
     {"only upper bits", UINT64_C(1) << 63, 0},
     {"all bits", UINT64_MAX, 0},
     {"no bytes", HEADER(1, 0), 0},
@@ -115,6 +116,7 @@ static void valid_headers_at_their_limits_are_no_error(void **state)
         int state;
     } good[] = {
         {HEADER(1, 1), 0, CHARFIFO_READABLE},
+        {HEADER(1, 1) | UINT64_C(0xffffff) << 40, 0, CHARFIFO_READABLE}, /* a tag is the writer's own business */
         {HEADER(1, MAX_PAYLOAD), 0, CHARFIFO_READABLE},
         {HEADER(1, MAX_PAYLOAD), MIN - MIN / 4, CHARFIFO_READABLE},
         {HEADER(1, RING_LINE - RING_HEADER), MIN - RING_LINE, CHARFIFO_READABLE},
