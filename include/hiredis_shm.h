@@ -50,6 +50,17 @@ struct redisReply *redisUseSharedMemoryWithMode(struct redisContext *c, mode_t m
 /* 1 if the connection uses shared memory now, else 0 (NULL too). */
 int redisIsSharedMemoryInitialized(struct redisContext *c);
 
+/* How this connection's waits spend their time. The server has a setting of its own, shm.wait-mode. */
+enum redisSharedMemoryWaiting {
+    REDIS_SHM_WAIT_ADAPTIVE = 0, /* spin while that pays, else sleep: the default */
+    REDIS_SHM_WAIT_POLL = 1,     /* never sleep: the lowest latency, and a CPU kept busy during every wait */
+    REDIS_SHM_WAIT_BLOCK = 2     /* sleep at once */
+};
+
+/* Sets it for c, which must use shared memory. Returns REDIS_OK, or REDIS_ERR: no shared memory, or an unknown value; c goes on
+ * as it was. */
+int redisSetSharedMemoryWaiting(struct redisContext *c, int waiting);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,14 +6,20 @@
 #
 # tests/unit/test_*.c (cmocka) and tests/stress/*.c (exit 0, 1, or 77: skipped) are found by themselves. A program links
 # the FIFO, unless it says what else:      SRC_test_channel := $(CHANNEL)
+BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)
+SRC_bench_wait := $(CLIENT) $(BENCH_TOOLS)
+LIBS_bench_wait = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) -lm
 #                                          LIBS_test_channel := -lm
 
 UNIT_TESTS   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 STRESS_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/stress/*.c))
-BENCHES      := $(O)/tests/bench/bench_fifo
+BENCHES      := $(O)/tests/bench/bench_fifo $(O)/tests/bench/bench_wait
 STRESS_ARGS  ?= 64 3# MiB per ring, seconds at most
 
 SRC_test_channel := $(CHANNEL)
+BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)
+SRC_bench_wait := $(CLIENT) $(BENCH_TOOLS)
+LIBS_bench_wait = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) -lm
 
 .SECONDEXPANSION:
 $(UNIT_TESTS) $(STRESS_TESTS) $(BENCHES): $(O)/tests/%: $(O)/obj/tests/%.o $$(call obj,$$(or $$(SRC_$$(notdir $$*)),$$(FIFO)))

@@ -7,6 +7,7 @@
 
 #include "channel/clock.h"
 
+#define SOCKET_EVERY_US 1000 /* mode poll: a receive costs 0.3 us, so this is free, and the end is seen soon enough */
 #define SPIN_LOOKS_PER_CLOCK 8 /* a look and a pause take some 20 ns, the clock 10: read it seldom, yet stop within 0.2 us */
 
 int rshm_channel_init(struct rshm_channel *ch, enum rshm_side side, struct rshm_map *map, int fd)
@@ -62,6 +63,11 @@ static bool wake(struct rshm_channel *ch, rshm_u32 *flag)
 ssize_t rshm_channel_writev(struct rshm_channel *ch, const struct iovec *iov, int iovcnt)
 {
     ssize_t sum = 0;
+    if (ch->woke_at != 0) {
+        ch->pace = rshm_pace(rshm_ticks() - ch->woke_at);
+        ch->woke_at = 0;
+    }
+    charfifo_set_tag(&ch->out, rshm_tag(rshm_cpu_tag(), ch->pace));
     for (int i = 0; i < iovcnt; i++) {
         ssize_t w = charfifo_write(&ch->out, iov[i].iov_base, iov[i].iov_len);
         if (w < 0 && sum == 0)
@@ -163,29 +169,50 @@ int rshm_channel_drain(struct rshm_channel *ch, int flags)
     return -EPIPE;
 }
 
-static bool spin(struct rshm_channel *ch, int want, uint64_t spin_ticks)
+/* Spins for budget ticks. Returns 1: one of want is possible; 0: the budget has ended; or -errno of the socket. */
+static int spin(struct rshm_channel *ch, int want, uint64_t budget, uint64_t timeout)
 {
-    uint64_t start = rshm_ticks();
-    do
+    const uint64_t start = rshm_ticks();
+    const bool forever = budget == RSHM_SPIN_FOREVER;
+    uint64_t look_at = SOCKET_EVERY_US * rshm_ticks_per_us(), spent;
+    do {
         for (int i = 0; i < SPIN_LOOKS_PER_CLOCK; i++) {
             if (rshm_channel_ready(ch, want)) {
                 rshm_count(&ch->stats.spin_hits, 1);
-                return true;
+                return 1;
             }
             rshm_cpu_relax();
         }
-    while (rshm_ticks() - start < spin_ticks);
+        spent = rshm_ticks() - start;
+        if (forever && spent >= look_at) { /* whoever never sleeps must look for the end of the peer */
+            int r = rshm_channel_drain(ch, MSG_DONTWAIT);
+            if (r < 0)
+                return r == -EPIPE && rshm_channel_ready(ch, want) ? 1 : r;
+            if (timeout != 0 && spent >= timeout)
+                return -ETIMEDOUT;
+            look_at = spent + SOCKET_EVERY_US * rshm_ticks_per_us();
+        }
+    } while (spent < budget);
     rshm_count(&ch->stats.spin_misses, 1);
-    return false;
+    return 0;
 }
 
-int rshm_channel_wait(struct rshm_channel *ch, int want, uint64_t spin_ticks)
+int rshm_channel_wait(struct rshm_channel *ch, int want, struct rshm_waiting *w, uint64_t timeout_ticks)
 {
     if (ch->hangup)
         return rshm_channel_ready(ch, want) ? 0 : -EPIPE;
-    if (!ch->rang && spin_ticks != 0 && spin(ch, want, spin_ticks))
-        return 0;
+    uint64_t budget = ch->rang && w->mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(w, charfifo_tag(&ch->in), 0);
     ch->rang = false; /* its wake-up is over once we have slept: the next wait may spin */
+    if (budget != 0) {
+        int r = spin(ch, want, budget, timeout_ticks);
+        if (r < 0)
+            return r;
+        if (r > 0) {
+            rshm_waiting_hit(w);
+            return 0;
+        }
+        rshm_waiting_missed(w);
+    }
     for (;;) {
         if (rshm_channel_arm(ch, want))
             return 0;
@@ -193,6 +220,7 @@ int rshm_channel_wait(struct rshm_channel *ch, int want, uint64_t spin_ticks)
         if (r > 0 && !rshm_channel_ready(ch, want))
             continue; /* a bell from before, or for the other direction */
         rshm_channel_disarm(ch);
+        ch->woke_at = rshm_ticks();
         if (r > 0 || (r == -EPIPE && rshm_channel_ready(ch, want)))
             return 0;
         return r;

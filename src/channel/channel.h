@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include "channel/segment.h"
+#include "channel/waiting.h"
 #include "charfifo.h"
 
 enum rshm_side { RSHM_SERVER, RSHM_CLIENT };
@@ -34,6 +35,8 @@ struct rshm_channel {
     struct rshm_wait *in_wait, *out_wait;
     int fd;          /* the socket; not owned */
     bool rang;       /* the last write found the peer asleep and woke it */
+    uint64_t woke_at; /* ticks when the last sleep ended, until the next write; 0: none since */
+    uint32_t pace;    /* what the tag says of us, waiting.h */
     bool hangup;     /* the socket has ended: what is in the FIFO is the last there will be */
     struct rshm_map map;
     struct rshm_channel_stats stats;
@@ -86,9 +89,9 @@ void rshm_channel_answer_bell(struct rshm_channel *ch);
  * -EPROTO (something that is no bell). */
 int rshm_channel_drain(struct rshm_channel *ch, int flags);
 
-/* Waits until one of want is possible: spins for spin_ticks (not at all if the last write woke the peer up, who then
- * needs a CPU more than we do), then sleeps on the socket. Returns 0, or as rshm_channel_drain(); -EPIPE only when nothing is
- * left to read. */
-int rshm_channel_wait(struct rshm_channel *ch, int want, uint64_t spin_ticks);
+/* Waits until one of want is possible: spins as the policy says (not at all if the last write woke the peer up, who then needs a
+ * CPU more than we do), then sleeps on the socket. timeout_ticks bounds a spin that would not end otherwise (mode poll; 0: none); a sleep
+ * ends with the socket's own timeout. Returns 0, or as rshm_channel_drain(); -EPIPE only when nothing is left to read. */
+int rshm_channel_wait(struct rshm_channel *ch, int want, struct rshm_waiting *w, uint64_t timeout_ticks);
 
 #endif

@@ -29,7 +29,7 @@ struct rshm_client {
 
     /* while open */
     struct rshm_channel channel;
-    uint64_t spin_ticks;
+    struct rshm_waiting waiting;
     /* Non-blocking contexts: at every return to the application one of these holds, or the next bell would be missed. */
     bool armed;                     /* the FIFO was empty after the wait flag went up */
     bool due;                       /* a bell is on the socket or on its way */

@@ -100,3 +100,17 @@ int redisIsSharedMemoryInitialized(redisContext *c)
     const struct rshm_client *s = rshm_client_of(c);
     return s != NULL && s->state == RSHM_CLIENT_OPEN;
 }
+
+int redisSetSharedMemoryWaiting(redisContext *c, int waiting)
+{
+    static const enum rshm_wait_mode modes[] = {
+        [REDIS_SHM_WAIT_ADAPTIVE] = RSHM_MODE_ADAPTIVE,
+        [REDIS_SHM_WAIT_POLL] = RSHM_MODE_POLL,
+        [REDIS_SHM_WAIT_BLOCK] = RSHM_MODE_BLOCK,
+    };
+    struct rshm_client *s = rshm_client_of(c);
+    if (s == NULL || s->state != RSHM_CLIENT_OPEN || waiting < 0 || (size_t)waiting >= sizeof modes / sizeof modes[0])
+        return REDIS_ERR;
+    s->waiting.mode = modes[waiting];
+    return REDIS_OK;
+}

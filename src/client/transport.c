@@ -12,7 +12,7 @@
 #include "channel/clock.h"
 #include "client/client.h"
 
-#define SPIN_US 50 /* docs/benchmarks.md, "spin window"; the policy that learns it is to come */
+#define SPIN_US 20 /* docs/benchmarks.md, "spin window" */
 
 static rshm_u32 forks;
 
@@ -50,7 +50,7 @@ struct rshm_client *rshm_client_of(const redisContext *c)
 void rshm_client_opened(struct rshm_client *s)
 {
     s->state = RSHM_CLIENT_OPEN;
-    s->spin_ticks = SPIN_US * rshm_ticks_per_us();
+    s->waiting.limit = SPIN_US * rshm_ticks_per_us();
     if (!(s->context->flags & REDIS_BLOCK))
         s->armed = !rshm_channel_arm(&s->channel, RSHM_WANT_READ);
 }
@@ -89,15 +89,23 @@ static bool inherited(redisContext *c, const struct rshm_client *s)
     return true;
 }
 
-static ssize_t read_blocking(redisContext *c, struct rshm_channel *ch, char *buf, size_t cap, uint64_t spin_ticks)
+/* Only waits that never sleep need it: a sleep ends with the socket's own timeout. */
+static uint64_t timeout_ticks(const redisContext *c)
 {
+    const struct timeval *t = c->command_timeout;
+    return t == NULL ? 0 : ((uint64_t)t->tv_sec * 1000000u + (uint64_t)t->tv_usec) * rshm_ticks_per_us();
+}
+
+static ssize_t read_blocking(redisContext *c, struct rshm_client *s, char *buf, size_t cap)
+{
+    struct rshm_channel *ch = &s->channel;
     for (;;) {
         ssize_t n = rshm_channel_read(ch, buf, cap);
         if (n > 0)
             return n;
         if (n == 0 && rshm_channel_poll(ch) == CHARFIFO_EOF)
             n = -EPIPE;
-        int r = n < 0 ? (int)n : rshm_channel_wait(ch, RSHM_WANT_READ, spin_ticks);
+        int r = n < 0 ? (int)n : rshm_channel_wait(ch, RSHM_WANT_READ, &s->waiting, timeout_ticks(c));
         if (r < 0)
             return give_up(c, r);
     }
@@ -151,7 +159,7 @@ static ssize_t shm_read(redisContext *c, char *buf, size_t cap)
     if (s->state == RSHM_CLIENT_OPENING)
         return rshm_client_opening_read(c, buf, cap);
     if (c->flags & REDIS_BLOCK)
-        return read_blocking(c, &s->channel, buf, cap, s->spin_ticks);
+        return read_blocking(c, s, buf, cap);
     return read_nonblocking(c, s, buf, cap);
 }
 
@@ -181,7 +189,7 @@ static ssize_t shm_write(redisContext *c)
         if (done == n || (w >= 0 && !(c->flags & REDIS_BLOCK)))
             return (ssize_t)done;
         /* Blocking: all of it at once, as send() does; hiredis would move what is left to the front after every part. */
-        int r = w < 0 ? (int)w : rshm_channel_wait(&s->channel, RSHM_WANT_WRITE, s->spin_ticks);
+        int r = w < 0 ? (int)w : rshm_channel_wait(&s->channel, RSHM_WANT_WRITE, &s->waiting, timeout_ticks(c));
         if (r < 0) /* a signal: what is written is written, and hiredis calls again; else the connection is of no more use */
             return r == -EINTR ? (ssize_t)done : give_up(c, r);
     }

@@ -14,7 +14,7 @@ static const struct rshm_settings defaults = {
     .ring_bytes = 64 * 1024,
     .sessions_max = 1024,
     .memory_max_bytes = 256ll << 20, /* what 1024 sessions with the default rings take, and as much again */
-    .spin_limit_us = 50,
+    .spin_limit_us = 10,
     .wait_mode = RSHM_MODE_ADAPTIVE,
 };
 

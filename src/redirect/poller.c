@@ -16,6 +16,7 @@
 #define KERNEL_EVERY_US 25   /* what a socket client waits at most beside a busy session; an epoll_wait(0) costs 0.3 us: 1 % */
 #define SWEEP_EVERY_US 1000  /* how often idle sessions are looked for among the hot ones ... */
 #define IDLE_US 1000         /* ... and after how long without an event one is parked */
+#define WAKE_US 150          /* what a client takes at most from our bell to running, on a CPU that sleeps deeply */
 #define LOOKS_PER_CLOCK 4
 
 static struct rshm_poller pollers[RSHM_POLLERS_MAX];
@@ -91,6 +92,8 @@ static int scan(struct rshm_poller *p, struct epoll_event *events, int n, int ma
         uint32_t ready = readiness(s);
         rshm_session_unlock(s);
         if (ready != 0) {
+            if (ready & EPOLLIN)
+                p->peer_tag = charfifo_tag(&s->ch.in);
             events[n].events = ready;
             events[n].data = s->data;
             n++;
@@ -162,6 +165,7 @@ static bool attend(struct rshm_poller *p, struct rshm_session *s, uint64_t now, 
     }
     rshm_session_unlock(s);
     make_hot(p, s, now);
+    p->woken = true;
     return false;
 }
 
@@ -347,6 +351,9 @@ static int spin(struct rshm_poller *p, struct epoll_event *events, int max, uint
             int n = scan(p, events, 0, max, now);
             if (n > 0) {
                 rshm_count(&rshm_state.spin_hits, 1);
+                rshm_waiting_hit(&p->waiting);
+                rshm_aside_hit(&p->aside);
+                p->woken = false;
                 return n;
             }
         }
@@ -363,7 +370,26 @@ static int spin(struct rshm_poller *p, struct epoll_event *events, int max, uint
         }
     } while (p->hot != NULL && now - start < budget && rshm_load_relaxed(&p->kicked) == 0);
     rshm_count(&rshm_state.spin_misses, 1);
+    rshm_waiting_missed(&p->waiting);
     return 0;
+}
+
+/* How long to spin now. Clients that were awake when they asked ask again soon, or the policy notices. Those that had rung for us are
+ * asleep until our reply wakes them, but told how long they take from there to the next request: if that is short, waiting for
+ * them once is what keeps both sides awake from then on. */
+static uint64_t spin_budget(struct rshm_poller *p, uint64_t now)
+{
+    const uint64_t limit = rshm_load_relaxed(&rshm_state.spin_ticks);
+    p->waiting.mode = (enum rshm_wait_mode)rshm_load_relaxed(&rshm_state.mode);
+    p->waiting.limit = limit;
+    const bool fast = rshm_pace_ticks(rshm_tag_pace(p->peer_tag)) <= limit;
+    if (rshm_same_cpu(p->peer_tag) && p->waiting.mode != RSHM_MODE_BLOCK && (fast || p->waiting.mode == RSHM_MODE_POLL))
+        rshm_move_aside(&p->aside, now);
+    if (!p->woken || p->waiting.mode != RSHM_MODE_ADAPTIVE)
+        return rshm_waiting_budget(&p->waiting, p->peer_tag, 0);
+    if (!fast)
+        return 0;
+    return rshm_waiting_budget(&p->waiting, p->peer_tag, WAKE_US * rshm_ticks_per_us());
 }
 
 /* Parks everybody, looks again, sleeps. */
@@ -408,12 +434,10 @@ static int poller_wait(struct rshm_poller *p, struct epoll_event *events, int ma
             else if ((int64_t)(deadline - now) <= 0)
                 return 0;
         }
-        uint64_t budget = rshm_load_relaxed(&rshm_state.mode) == RSHM_MODE_BLOCK ? 0 : rshm_load_relaxed(&rshm_state.spin_ticks);
-        if (rshm_load_relaxed(&rshm_state.mode) == RSHM_MODE_POLL)
-            budget = UINT64_MAX;
+        uint64_t budget = p->hot != NULL ? spin_budget(p, now) : 0;
         if (timeout_ms > 0 && budget > deadline - now)
             budget = deadline - now;
-        if (p->hot != NULL && budget != 0 && (n = spin(p, events, max, budget)) != 0)
+        if (budget != 0 && (n = spin(p, events, max, budget)) != 0)
             return n;
         if (timeout_ms > 0) {
             int64_t left_us = (int64_t)(deadline - rshm_ticks()) / (int64_t)per_us;

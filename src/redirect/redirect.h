@@ -32,8 +32,6 @@ struct rshm_libc {
     int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);
 };
 
-enum rshm_wait_mode { RSHM_MODE_ADAPTIVE, RSHM_MODE_POLL, RSHM_MODE_BLOCK };
-
 struct rshm_redirect_totals {
     uint64_t sessions_now, sessions_ever, hot, parked, declined, violations;
     uint64_t bytes_in, bytes_out, messages_in, messages_out, bells_sent, bells_received;

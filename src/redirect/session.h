@@ -48,6 +48,10 @@ struct rshm_poller {
     struct rshm_session *hot;
     uint32_t hot_count, session_count;
     uint64_t kernel_at; /* ticks when the kernel was last asked */
+    struct rshm_waiting waiting;
+    struct rshm_aside aside;
+    uint32_t peer_tag;  /* of the last request that was found */
+    bool woken;         /* the last requests came with a bell: their clients sleep until our replies ring */
     uint64_t sweep_at;
 };
 

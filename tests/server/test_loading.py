@@ -10,7 +10,7 @@ from redis_server import HAS_MODULE_CONFIGURATION, MODULE, MODULE_COMMAND, Serve
 from shm_client import ErrorReply
 from wire import Wire
 
-DEFAULTS = {"ring-size": "65536", "max-sessions": "1024", "max-memory": str(256 << 20), "wait-mode": "adaptive", "spin-limit-us": "50"}
+DEFAULTS = {"ring-size": "65536", "max-sessions": "1024", "max-memory": str(256 << 20), "wait-mode": "adaptive", "spin-limit-us": "10"}
 OTHERS = {"ring-size": "8192", "max-sessions": "7", "max-memory": str(9 << 20), "wait-mode": "block", "spin-limit-us": "3"}
 CONFIGURATION = pytest.mark.skipif(not HAS_MODULE_CONFIGURATION, reason="this server has no module configuration")
 REDIRECTED = ("read", "write", "close", "epoll_ctl", "epoll_wait")

@@ -266,6 +266,8 @@ static void a_flag_that_the_peer_toggles_buys_one_bell_per_publication(void **st
 
 /* ---- waiting ---- */
 
+static struct rshm_waiting sleeping = {.mode = RSHM_MODE_BLOCK};
+
 struct later {
     struct pair *p;
     unsigned delay_us;
@@ -283,11 +285,12 @@ static void a_sleeping_reader_is_woken_by_the_next_message(void **state)
 {
     struct pair *p = *state;
     char buf[8];
+    struct rshm_waiting spinning = {.limit = 100 * rshm_ticks_per_us()};
     for (int i = 0; i < 50; i++) {
         struct later l = {p, (unsigned)(i * 20)};
         pthread_t t;
         pthread_create(&t, NULL, write_later, &l);
-        assert_int_equal(rshm_channel_wait(&p->server, RSHM_WANT_READ, i % 2 ? 100 * rshm_ticks_per_us() : 0), 0);
+        assert_int_equal(rshm_channel_wait(&p->server, RSHM_WANT_READ, i % 2 ? &spinning : &sleeping, 0), 0);
         assert_int_equal(rshm_channel_read(&p->server, buf, sizeof buf), 4);
         pthread_join(t, NULL);
     }
@@ -299,7 +302,7 @@ static void a_wait_ends_with_the_sockets_timeout(void **state)
     struct timeval tv = {.tv_usec = 30000};
     setsockopt(p->sockets[1], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
     uint64_t start = rshm_now_ns();
-    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, 0), -ETIMEDOUT);
+    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, &sleeping, 0), -ETIMEDOUT);
     assert_true(rshm_now_ns() - start >= 29000000u);
 }
 
@@ -315,7 +318,7 @@ static void a_signal_ends_a_wait(void **state)
     struct itimerval it = {.it_value.tv_usec = 20000};
     sigaction(SIGALRM, &sa, NULL);
     setitimer(ITIMER_REAL, &it, NULL);
-    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, 0), -EINTR);
+    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, &sleeping, 0), -EINTR);
 }
 
 static void what_was_written_before_the_end_is_read_before_the_end(void **state)
@@ -325,7 +328,7 @@ static void what_was_written_before_the_end_is_read_before_the_end(void **state)
     rshm_channel_write(&p->server, "last words", 10);
     rshm_channel_deinit(&p->server);
     shutdown(p->sockets[0], SHUT_RDWR);
-    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, 0), 0);
+    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, &sleeping, 0), 0);
     assert_int_equal(rshm_channel_read(&p->client, buf, sizeof buf), 10);
     assert_int_equal(rshm_channel_poll(&p->client), CHARFIFO_EOF);
     assert_int_equal(rshm_channel_write(&p->client, "x", 1), -EPIPE);
@@ -335,9 +338,9 @@ static void a_peer_that_dies_without_a_word_ends_the_wait(void **state)
 {
     struct pair *p = *state;
     shutdown(p->sockets[0], SHUT_RDWR); /* all that a SIGKILLed server leaves behind */
-    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, 0), -EPIPE);
+    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, &sleeping, 0), -EPIPE);
     assert_true(p->client.hangup);
-    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, 0), -EPIPE);
+    assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, &sleeping, 0), -EPIPE);
 }
 
 static void a_mapping_is_not_there_in_a_fork_child(void **state)
