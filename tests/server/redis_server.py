@@ -3,7 +3,7 @@
     RSHM_BUILD         the build directory (default: build/ of this source tree)
     REDIS_SERVER       the server to run (default: redis-server from PATH)
     RSHM_SERVER_ARGS   further arguments of every server, for instance "--io-threads 2"
-    RSHM_MODULE_ARGS   further arguments of every load of the module, for instance "wait-mode poll"
+    RSHM_MODULE_ARGS   arguments of every load of the module, before a test's own, for instance "wait-mode poll"
     RSHM_SERVER_PRELOAD  LD_PRELOAD of every server, for instance the runtime of a sanitizer
 """
 import os
@@ -75,8 +75,8 @@ class Server:
                                "--appendonly", "no", "--daemonize", "no", "--logfile", "", "--loglevel", "notice"]
         argv += shlex.split(os.environ.get("RSHM_SERVER_ARGS", "")) + [str(a) for a in self._args]
         if self.module:
-            argv += ["--loadmodule", str(MODULE)] + [str(a) for a in self._module_args]
-            argv += shlex.split(os.environ.get("RSHM_MODULE_ARGS", ""))
+            argv += ["--loadmodule", str(MODULE)] + shlex.split(os.environ.get("RSHM_MODULE_ARGS", ""))
+            argv += [str(a) for a in self._module_args]
         env = dict(os.environ)
         preload = " ".join(filter(None, [os.environ.get("RSHM_SERVER_PRELOAD", ""), self._env.get("LD_PRELOAD", "")]))
         env.update(self._env)

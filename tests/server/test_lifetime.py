@@ -222,7 +222,7 @@ def test_a_hundred_idle_sessions_cost_less_than_one_percent_of_a_cpu(start_serve
 
 
 def test_waiting_clients_cost_no_cpu(start_server, shm):
-    server = start_server()
+    server = start_server(module_args=["wait-mode", "adaptive"])
     c = shm(server)
     done = []
     t = threading.Thread(target=lambda: done.append(c.command("BLPOP", "later", "10")))

@@ -134,7 +134,7 @@ def test_a_sleeping_client_is_rung_and_the_server_counts_it(server, shm):
 
 def test_a_busy_session_is_hot_and_an_idle_one_is_parked(start_server, shm):
     import threading
-    server = start_server(module_args=["spin-limit-us", "1000000"])
+    server = start_server(module_args=["wait-mode", "adaptive", "spin-limit-us", "1000000"])
     c, stop = shm(server), threading.Event()
 
     def run():

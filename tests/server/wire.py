@@ -235,6 +235,7 @@ class Session:
         self.token = self.map[48:64].hex()
         assert self.token == token
         self.parser = Parser()
+        self.tag = 0  # of the records to come
         self.write_pos = self.get_u64(self.request_off)
         self.read_pos = self.published = self.get_u64(self.reply_off)
 
@@ -273,7 +274,7 @@ class Session:
             self.map[at + 8:at + 8 + n] = data[:n]
             self.write_pos += (8 + n + LINE - 1) // LINE * LINE
             self.set_u64(self.header_offset(self.write_pos), 0)
-            self.set_u64(at, 1 << 32 | n)
+            self.set_u64(at, self.tag << 40 | 1 << 32 | n)
             data = data[n:]
         if ring:
             self.bell()
@@ -284,7 +285,7 @@ class Session:
         header = self.get_u64(at)
         if header == 0:
             return b""
-        if header >> 32 == 2:
+        if header >> 32 & 0xFF == 2:
             return None
         n = header & 0xFFFFFFFF
         data = self.map[at + 8:at + 8 + n]
