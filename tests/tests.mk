@@ -8,7 +8,7 @@
 # the FIFO, unless it says what else:      SRC_test_channel := $(CHANNEL)
 BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)
 SRC_bench_wait := $(CLIENT) $(BENCH_TOOLS)
-LIBS_bench_wait = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) -lm
+LIBS_bench_wait = $(HIREDIS_LINK) -lm
 #                                          LIBS_test_channel := -lm
 
 UNIT_TESTS   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
@@ -19,7 +19,7 @@ STRESS_ARGS  ?= 64 3# MiB per ring, seconds at most
 SRC_test_channel := $(CHANNEL)
 BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)
 SRC_bench_wait := $(CLIENT) $(BENCH_TOOLS)
-LIBS_bench_wait = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) -lm
+LIBS_bench_wait = $(HIREDIS_LINK) -lm
 
 .SECONDEXPANSION:
 $(UNIT_TESTS) $(STRESS_TESTS) $(BENCHES): $(O)/tests/%: $(O)/obj/tests/%.o $$(call obj,$$(or $$(SRC_$$(notdir $$*)),$$(FIFO)))
@@ -43,6 +43,12 @@ test-asan:
 bench-fifo: $(O)/tests/bench/bench_fifo
 	@mkdir -p $(O)/bench
 	@$< --out $(O)/bench/fifo.json $(BENCH_FIFO_ARGS)
+
+# Unix socket against shared memory, each mode, in every regime that waiting depends on: some four minutes.
+.PHONY: bench-wait
+bench-wait: $(O)/tests/bench/bench_wait $(O)/module-shm.so
+	@mkdir -p $(O)/bench
+	@$< --module $(O)/module-shm.so --out $(O)/bench/wait.json $(BENCH_WAIT_ARGS)
 
 # Tests against a real redis-server (tests/server, pytest): Debian's python3-pytest and python3-redis, REDIS_SERVER=path for
 # another server, PYTEST_ARGS='-k name' for some of them.
