@@ -29,6 +29,8 @@ needed() {
 		py pytest         | python3-pytest | pytest (for python3) | the server tests
 		py redis          | python3-redis  | redis (for python3)  | the server tests
 		prog ps           | procps         | ps                   | the tests look at processes
+		prog openssl      | openssl        | openssl              | the tests make a certificate for a TLS connection
+		prog ip           | iproute2       | ip                   | the tests make network namespaces
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END
 	# Nothing needs these yet:

@@ -77,7 +77,7 @@ static void the_mode_is_that_of_the_memory(void **state)
     int seen = 0;
     assert_non_null(maps);
     while (fgets(line, sizeof line, maps) != NULL) {
-        if (strstr(line, "redis-shm") == NULL || sscanf(line, "%63s", range) != 1)
+        if (strstr(line, "memfd:redis-shm") == NULL || sscanf(line, "%63s", range) != 1)
             continue;
         snprintf(path, sizeof path, "/proc/self/map_files/%s", range);
         if (stat(path, &st) != 0)
@@ -512,23 +512,23 @@ static void free_leaves_nothing_on_either_side(void **state)
         if (i == 0) { /* whatever is made once is made now */
             await_stat(&shared, "sessions", sessions);
             fds = count_fds(getpid());
-            maps = count_mappings(getpid(), "redis-shm");
+            maps = count_mappings(getpid(), "memfd:redis-shm");
             server_fds = settled_server_fds();
-            server_maps = count_mappings(shared.pid, "redis-shm");
+            server_maps = count_mappings(shared.pid, "memfd:redis-shm");
         }
     }
     await_stat(&shared, "sessions", sessions);
     assert_int_equal(shm_stat(&shared, "memory_bytes"), memory);
     assert_int_equal(count_fds(getpid()), fds);
-    assert_int_equal(count_mappings(getpid(), "redis-shm"), maps);
+    assert_int_equal(count_mappings(getpid(), "memfd:redis-shm"), maps);
     assert_int_equal(settled_server_fds(), server_fds);
-    assert_int_equal(count_mappings(shared.pid, "redis-shm"), server_maps);
+    assert_int_equal(count_mappings(shared.pid, "memfd:redis-shm"), server_maps);
 }
 
 /* In the child of a fork. Returns an exit code. */
 static int use_in_child(redisContext *c, redisContext *never_used)
 {
-    int wrong = count_mappings(getpid(), "redis-shm") != 0;
+    int wrong = count_mappings(getpid(), "memfd:redis-shm") != 0;
     redisReply *r = redisCommand(c, "PING");
     if (r != NULL || c->err != REDIS_ERR_IO)
         wrong |= 2;
