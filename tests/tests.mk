@@ -73,7 +73,25 @@ $(O)/obj/tests/bench/bench_beside.o: CFLAGS_ALL += -Itests
 $(CLIENT_TESTS) $(O)/tests/bench/bench_beside: $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/client/harness.c tests/client/beside.c) $(O)/libhiredis_shm.a
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) -lcmocka
+	$(Q)$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDFLAGS_ALL) $(HIREDIS_LINK) $(LDLIBS_TEST) -lcmocka
+
+# test_async runs over every event library that is there, with a channel.o that has the test hooks: it comes before the library, whose own
+# is not taken then.
+LOOP_LIBS     = $(foreach l,libevent libuv glib-2.0,$(shell pkg-config --exists $(l) 2>/dev/null && echo $(l)))
+HAVE_LIBEV    = $(shell echo '\#include <ev.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo yes)
+LOOP_CFLAGS   = $(patsubst -I%,-isystem%,$(if $(LOOP_LIBS),$(shell pkg-config --cflags $(LOOP_LIBS)))) \
+                $(if $(filter libevent,$(LOOP_LIBS)),-DHAVE_LIBEVENT) $(if $(filter libuv,$(LOOP_LIBS)),-DHAVE_LIBUV) \
+                $(if $(filter glib-2.0,$(LOOP_LIBS)),-DHAVE_GLIB) $(if $(HAVE_LIBEV),-DHAVE_LIBEV)
+LOOP_LINK     = $(if $(LOOP_LIBS),$(shell pkg-config --libs $(LOOP_LIBS))) $(if $(HAVE_LIBEV),-lev)
+LOOPS        := $(patsubst %.c,$(O)/obj/%.o,$(wildcard tests/client/loop*.c))
+$(LOOPS): CFLAGS_ALL += $(LOOP_CFLAGS)
+$(O)/obj/tests/client/test_async.o: CFLAGS_ALL += -DRSHM_TEST_HOOKS
+$(O)/obj/hooks/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $< (hooks)")
+	$(Q)$(CC) $(CFLAGS_ALL) -DRSHM_TEST_HOOKS -MMD -MP -c $< -o $@
+$(O)/tests/client/test_async: $(O)/obj/hooks/src/channel/channel.o $(LOOPS)
+$(O)/tests/client/test_async: LDLIBS_TEST = $(LOOP_LINK)
 
 .PHONY: test-client
 test-client: $(CLIENT_TESTS) examples $(if $(RSHM_BUILD),,$(O)/module-shm.so)
