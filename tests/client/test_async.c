@@ -688,7 +688,8 @@ static void a_reply_between_the_last_look_and_sleep_is_noticed(void **state)
         redisAsyncCommand(k.ac, next_number, (void *)0, "ECHO 0");
         numbers_came(&k, 501);
         rshm_channel_hook = NULL;
-        assert_true(hook_hits >= (k.spin ? 1 : 100));
+        if (hook_hits == 0)
+            fail_msg("variant %d: never forced", variant);
         finish(&k);
     }
 }
