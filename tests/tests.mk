@@ -63,6 +63,7 @@ test-server: $(O)/module-shm.so $(O)/libhiredis_shm.so
 #   make test-client-asan           the client and its tests under sanitizers, the server with the plain module
 #   make examples                   $(O)/examples/*
 #   make bench-beside bench-noload  what clients on plain sockets notice; $(O)/bench/beside.json, noload.json
+#   make bench-async                one asynchronous client over libevent and libuv; $(O)/bench/async.json
 
 CLIENT_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/client/test_*.c))
 EXAMPLES     := $(patsubst examples/%.c,$(O)/examples/%,$(wildcard examples/*.c))
@@ -105,6 +106,16 @@ test-client-asan: $(O)/module-shm.so
 bench-beside: $(O)/tests/bench/bench_beside $(O)/module-shm.so
 	@mkdir -p $(O)/bench
 	@RSHM_BUILD=$(O) $< --out $(O)/bench/beside.json $(BENCH_BESIDE_ARGS)
+
+.PHONY: bench-async
+bench-async: $(O)/tests/bench/bench_async $(O)/module-shm.so
+	@mkdir -p $(O)/bench
+	@$< --module $(O)/module-shm.so --out $(O)/bench/async.json $(BENCH_ASYNC_ARGS)
+$(O)/obj/tests/bench/bench_async.o: CFLAGS_ALL += -Itests
+$(O)/tests/bench/bench_async: $(O)/obj/tests/bench/bench_async.o $(LOOPS) $(call obj,$(BENCH_TOOLS)) $(O)/libhiredis_shm.a
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) $(LOOP_LINK) -lm
 
 .PHONY: bench-noload
 bench-noload: $(O)/module-shm.so
