@@ -123,6 +123,19 @@ static void leave_readable(struct rshm_client *s)
     }
 }
 
+/* Woken by a bell. The server stays awake for a client that tells it a short time from here to its next request (channel/waiting.h). That pays if
+ * the client will be awake too when the reply comes, on another CPU. A loop that sleeps is better off if the server sleeps too: then both share
+ * a CPU, and none has to be fetched from its idle state. */
+static void tell_pace(struct rshm_client *s)
+{
+    struct rshm_channel *ch = &s->channel;
+    const bool tell = s->spins && !rshm_same_cpu(charfifo_tag(&ch->in));
+    ch->woke_at = tell ? rshm_ticks() : 0;
+    if (!tell)
+        ch->pace = RSHM_PACE_UNKNOWN;
+    s->spins = false;
+}
+
 /* One readable event of an open connection. */
 static void read_event(struct rshm_client *s)
 {
@@ -162,7 +175,7 @@ void rshm_async_read(redisAsyncContext *ac)
     }
     if (s->state == RSHM_CLIENT_OPEN) {
         if (s->armed && rshm_load_relaxed(&s->channel.in_wait->reader_waits) == 0)
-            s->channel.woke_at = rshm_ticks(); /* rung for: the server wants to know how long we take from here to our next request */
+            tell_pace(s);
         read_event(s);
         return;
     }
@@ -279,6 +292,11 @@ static uint64_t spin_budget(struct rshm_client *s, uint64_t limit)
     struct rshm_channel *ch = &s->channel;
     const bool rang = ch->rang;
     ch->rang = false; /* its wake-up is over when we come here again */
+    s->spins = s->waiting.mode != RSHM_MODE_BLOCK;
+    if (!s->spins)
+        return 0;
+    if (rshm_same_cpu(charfifo_tag(&ch->in))) /* they wake each other up there, and would for ever */
+        return rshm_move_aside(&s->aside, rshm_ticks()) ? limit : 0;
     if (rang && s->waiting.mode == RSHM_MODE_ADAPTIVE)
         return 0; /* the server is being woken up and needs a CPU more than we do */
     s->waiting.limit = limit;
@@ -317,14 +335,18 @@ int redisAsyncSharedMemorySpin(redisAsyncContext *ac, unsigned us)
             rshm_cpu_relax();
         if (something_to_read(s)) {
             did = true;
+            if (ch->pace == RSHM_PACE_UNKNOWN || ch->pace == RSHM_PACE_MAX)
+                ch->woke_at = rshm_ticks(); /* as after a sleep: it tells the server that staying awake pays */
             if ((s = run_callbacks(s)) == NULL || !write_pending(s))
                 return 1;
         }
     } while (expects_something(ac) && rshm_ticks() - start < budget);
-    if (did)
+    if (did) {
         rshm_waiting_hit(&s->waiting);
-    else
+        rshm_aside_hit(&s->aside);
+    } else {
         rshm_waiting_missed(&s->waiting);
+    }
     if (!s->due) { /* nor armed: as if the application slept from here on */
         s->armed = !rshm_channel_arm(ch, RSHM_WANT_READ);
         if (!s->armed) {

@@ -154,6 +154,8 @@ static bool measure(const struct rshm_server *server, struct rshm_json *j, unsig
                     if (rshm_stop_signal() != 0)
                         return false;
                     if (!run(server, loops[l], t, flights[n], slice_ms, spin_us, &figures[t][r])) {
+                        if (rshm_stop_signal() != 0)
+                            return false;
                         fprintf(stderr, "bench_async: a connection over %s has failed\n", transports[t]);
                         rshm_server_show_log(server);
                         return false;
