@@ -28,6 +28,10 @@ needed() {
 		prog python3      | python3        | python3              | the server tests
 		py pytest         | python3-pytest | pytest (for python3) | the server tests
 		py redis          | python3-redis  | redis (for python3)  | the server tests
+		pc libevent       | libevent-dev   | libevent             | the asynchronous tests and example
+		pc libuv          | libuv1-dev     | libuv                | the asynchronous tests
+		pc glib-2.0       | libglib2.0-dev | glib                 | the asynchronous tests
+		header ev.h       | libev-dev      | libev                | the asynchronous tests
 		prog ps           | procps         | ps                   | the tests look at processes
 		prog openssl      | openssl        | openssl              | the tests make a certificate for a TLS connection
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
@@ -36,10 +40,6 @@ needed() {
 	# Nothing needs these yet:
 	#	prog clang        | clang          | clang                | make O=build/clang CC=clang
 	#	prog spin         | spin           | spin                 | the model of the doorbell
-	#	pc libevent       | libevent-dev   | libevent             | hiredis' adapters
-	#	pc libuv          | libuv1-dev     | libuv                | hiredis' adapters
-	#	pc glib-2.0       | libglib2.0-dev | glib                 | hiredis' adapters
-	#	header ev.h       | libev-dev      | libev                | hiredis' adapters
 }
 
 # The release whose source package is taken where this one's package is too old.

@@ -66,7 +66,8 @@ test-server: $(O)/module-shm.so $(O)/libhiredis_shm.so
 #   make bench-async                one asynchronous client over libevent and libuv; $(O)/bench/async.json
 
 CLIENT_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/client/test_*.c))
-EXAMPLES     := $(patsubst examples/%.c,$(O)/examples/%,$(wildcard examples/*.c))
+HAVE_LIBEVENT := $(shell pkg-config --exists libevent 2>/dev/null && echo yes)
+EXAMPLES     := $(patsubst examples/%.c,$(O)/examples/%,$(filter-out $(if $(HAVE_LIBEVENT),,examples/async.c),$(wildcard examples/*.c)))
 HIREDIS_LINK  = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR))
 
 $(O)/obj/tests/client/%.o: CFLAGS_ALL += -DRSHM_BUILD_DEFAULT='"$(abspath $(O))"' -DEXAMPLES_BUILD='"$(abspath $(O))"'
@@ -86,6 +87,7 @@ LOOP_CFLAGS   = $(patsubst -I%,-isystem%,$(if $(LOOP_LIBS),$(shell pkg-config --
 LOOP_LINK     = $(if $(LOOP_LIBS),$(shell pkg-config --libs $(LOOP_LIBS))) $(if $(HAVE_LIBEV),-lev)
 LOOPS        := $(patsubst %.c,$(O)/obj/%.o,$(wildcard tests/client/loop*.c))
 $(LOOPS): CFLAGS_ALL += $(LOOP_CFLAGS)
+$(O)/obj/tests/client/test_examples.o: CFLAGS_ALL += $(if $(HAVE_LIBEVENT),-DHAVE_LIBEVENT)
 $(O)/obj/tests/client/test_async.o: CFLAGS_ALL += -DRSHM_TEST_HOOKS
 $(O)/obj/hooks/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -127,4 +129,6 @@ examples: $(EXAMPLES)
 $(EXAMPLES): $(O)/examples/%: $(O)/obj/examples/%.o $(O)/libhiredis_shm.a
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) $(LIBS_EXAMPLE)
+$(O)/obj/examples/async.o: CFLAGS_ALL += $(patsubst -I%,-isystem%,$(shell pkg-config --cflags libevent 2>/dev/null))
+$(O)/examples/async: LIBS_EXAMPLE = $(shell pkg-config --libs libevent)

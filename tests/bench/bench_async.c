@@ -1,13 +1,15 @@
 /* bench_async.c - one asynchronous client, Unix socket against shared memory, with some requests in flight, over libevent and libuv.
  *
- *   bench_async --module PATH --out FILE [--rounds N] [--slice-ms N] [--spin-us N] [--awake]
+ *   bench_async --module PATH --out FILE [--rounds N] [--slice-ms N] [--spin-us N] [--awake] [--pin] [--in-flight N] [--loop NAME]
  *
  * Each callback sends the next GET. A row is the median over the rounds of that round's figure; within a round the transports take turns.
  * Transport shm-spin calls redisAsyncSharedMemorySpin() before each turn of the loop. --awake: an idle-class busy process on each CPU, so that
- * no CPU sleeps. Every slice begins with a warm-up that is not counted.
+ * no CPU sleeps. --pin: client and server each on a CPU of its own; without it the scheduler puts them on one or two, as it likes, which is
+ * most of the difference between runs that sleep. Every slice begins with a warm-up that is not counted.
  */
 #include <errno.h>
 #include <getopt.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,6 +143,9 @@ static double median(const struct figure *f, size_t offset, unsigned n)
     return n % 2 == 1 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
+static const char *only_loop;
+static int only_flight;
+
 static bool measure(const struct rshm_server *server, struct rshm_json *j, unsigned rounds, unsigned slice_ms, unsigned spin_us)
 {
     static struct figure figures[TRANSPORTS][ROUNDS_MAX];
@@ -148,7 +153,11 @@ static bool measure(const struct rshm_server *server, struct rshm_json *j, unsig
     for (int l = 0; l < loop_count; l++) {
         if (loops[l]->open == NULL || (strcmp(loops[l]->name, "libevent") != 0 && strcmp(loops[l]->name, "libuv") != 0))
             continue;
+        if (only_loop != NULL && strcmp(loops[l]->name, only_loop) != 0)
+            continue;
         for (size_t n = 0; n < FLIGHTS; n++) {
+            if (only_flight != 0 && flights[n] != only_flight)
+                continue;
             for (unsigned r = 0; r < rounds; r++)
                 for (int t = 0; t < TRANSPORTS; t++) {
                     if (rshm_stop_signal() != 0)
@@ -182,6 +191,20 @@ static bool measure(const struct rshm_server *server, struct rshm_json *j, unsig
     return true;
 }
 
+static bool pin(pid_t pid, int nth)
+{
+    cpu_set_t all, one;
+    if (sched_getaffinity(0, sizeof all, &all) != 0)
+        return false;
+    for (size_t i = 0; i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, &all) && nth-- == 0) {
+            CPU_ZERO(&one);
+            CPU_SET(i, &one);
+            return sched_setaffinity(pid, sizeof one, &one) == 0;
+        }
+    return false;
+}
+
 static unsigned number(const char *text, unsigned min, unsigned max)
 {
     char *end;
@@ -196,11 +219,12 @@ static unsigned number(const char *text, unsigned min, unsigned max)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"module", 1, NULL, 'm'}, {"out", 1, NULL, 'o'},     {"rounds", 1, NULL, 'r'}, {"slice-ms", 1, NULL, 's'},
-                                            {"spin-us", 1, NULL, 'u'}, {"awake", 0, NULL, 'a'}, {0}};
+                                            {"spin-us", 1, NULL, 'u'}, {"awake", 0, NULL, 'a'}, {"pin", 0, NULL, 'p'},
+                                            {"in-flight", 1, NULL, 'f'}, {"loop", 1, NULL, 'l'}, {0}};
     const char *module = NULL, *out = NULL;
     char program[4096];
     unsigned rounds = 5, slice_ms = 300, spin_us = 50;
-    bool awake = false, ok = false;
+    bool awake = false, pinned = false, ok = false;
     struct rshm_server server = {0};
     struct rshm_awake idlers = {0};
     struct rshm_host host;
@@ -213,12 +237,15 @@ int main(int argc, char **argv)
         case 's': slice_ms = number(optarg, 10, 60000); break;
         case 'u': spin_us = number(optarg, 1, 1000000); break;
         case 'a': awake = true; break;
+        case 'p': pinned = true; break;
+        case 'f': only_flight = (int)number(optarg, 1, FLIGHT_MAX); break;
+        case 'l': only_loop = optarg; break;
         default: return 2;
         }
     }
     char *path = module != NULL ? realpath(module, NULL) : NULL;
     if (path == NULL || out == NULL) {
-        fprintf(stderr, "usage: bench_async --module PATH --out FILE [--rounds N] [--slice-ms N] [--spin-us N] [--awake]\n");
+        fprintf(stderr, "usage: bench_async --module PATH --out FILE [--rounds N] [--slice-ms N] [--spin-us N] [--awake] [--pin] [--in-flight N] [--loop NAME]\n");
         return 2;
     }
     FILE *to = fopen(out, "w");
@@ -230,13 +257,15 @@ int main(int argc, char **argv)
     memset(samples, 0, SAMPLES_MAX * sizeof *samples); /* no page faults while measuring */
     rshm_stop_catch();
     rshm_host_describe(&host);
-    printf("%s, %d CPUs, %s, load %.2f; %u rounds of %u ms, spin %u us%s\n", host.cpu, host.cpus, host.kernel, host.load_1m, rounds, slice_ms, spin_us,
-           awake ? ", CPUs kept awake" : "");
+    printf("%s, %d CPUs, %s, load %.2f; %u rounds of %u ms, spin %u us%s%s\n", host.cpu, host.cpus, host.kernel, host.load_1m, rounds, slice_ms, spin_us,
+           awake ? ", CPUs kept awake" : "", pinned ? ", pinned" : "");
     if (rshm_server_find(NULL, program, sizeof program) == 0 && (!awake || rshm_awake_start(&idlers) == 0) &&
         rshm_server_start(&server, program, path) == 0) {
         redisContext *c = redisConnectUnix(server.socket_path);
         redisReply *r = c != NULL && c->err == 0 ? redisCommand(c, "SET k 0123456789abcdef0123456789abcdef") : NULL;
-        if (r != NULL && r->type == REDIS_REPLY_STATUS) {
+        if (pinned && (!pin(server.pid, 1) || !pin(0, 0)))
+            fprintf(stderr, "bench_async: --pin needs two CPUs\n");
+        else if (r != NULL && r->type == REDIS_REPLY_STATUS) {
             struct rshm_json j = {.to = to};
             rshm_json_open(&j, NULL, '[');
             ok = measure(&server, &j, rounds, slice_ms, spin_us);
