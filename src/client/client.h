@@ -41,6 +41,7 @@ struct rshm_client {
     size_t ahead;                   /* bytes at the front of c->obuf that are in the ring already */
     bool spins;                     /* the loop spins before it sleeps: redisAsyncSharedMemorySpin() was called since the last event */
     struct rshm_aside aside;
+    size_t read_limit;              /* what the next read takes at most */
     struct rshm_client **alive;     /* where an event under way wants to know that this state is freed; or NULL */
 };
 

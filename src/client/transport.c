@@ -178,7 +178,8 @@ static ssize_t read_nonblocking(redisContext *c, struct rshm_client *s, char *bu
 /* The wake-ups are rshm_async_read()'s. */
 static ssize_t read_async(redisContext *c, struct rshm_client *s, char *buf, size_t cap)
 {
-    ssize_t n = rshm_channel_read(&s->channel, buf, cap);
+    ssize_t n = rshm_channel_read(&s->channel, buf, cap < s->read_limit ? cap : s->read_limit);
+    s->read_limit *= 2;
     if (n <= 0)
         n = nothing_read(s, n);
     return n < 0 ? give_up(c, (int)n) : n;
