@@ -71,7 +71,7 @@ int main(int argc, char **argv)
     redisAsyncCommand(ac, on_get, (void *)"example:greeting", "GET %s", "example:greeting");
 
     while (ac != NULL)
-        event_base_loop(base, redisAsyncSharedMemorySpin(ac, SPIN_US) ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+        event_base_loop(base, EVLOOP_ONCE | (redisAsyncSharedMemorySpin(ac, SPIN_US) ? EVLOOP_NONBLOCK : 0));
     event_base_free(base);
     return shared && same ? 0 : 1;
 }

@@ -95,7 +95,7 @@ int redisAsyncUseSharedMemoryWithMode(struct redisAsyncContext *ac, void (*fn)(s
  * what these queue. This is what makes a round trip cost a microsecond or two; asleep in the loop it costs what it costs over a socket.
  *
  * libevent:   while (!done)
- *                 event_base_loop(base, redisAsyncSharedMemorySpin(ac, 50) ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+ *                 event_base_loop(base, EVLOOP_ONCE | (redisAsyncSharedMemorySpin(ac, 50) ? EVLOOP_NONBLOCK : 0));
  *
  * libuv:      while (uv_run(loop, redisAsyncSharedMemorySpin(ac, 50) ? UV_RUN_NOWAIT : UV_RUN_ONCE))
  *                 ;

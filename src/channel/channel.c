@@ -147,8 +147,10 @@ bool rshm_channel_arm(struct rshm_channel *ch, int want)
         rshm_store_relaxed(&ch->out_wait->writer_waits, 1u);
     HOOK(RSHM_HOOK_BEFORE_SECOND_LOOK);
     rshm_fence_full(); /* R3: our flags before our second look; pairs with W3 in wake() */
-    if (!rshm_channel_ready(ch, want))
+    if (!rshm_channel_ready(ch, want)) {
+        HOOK(RSHM_HOOK_ARMED);
         return false;
+    }
     take_back(ch, want);
     return true;
 }

@@ -80,7 +80,7 @@ void rshm_channel_disarm(struct rshm_channel *ch);
 
 #ifdef RSHM_TEST_HOOKS
 /* Tests only, never in what is installed: called inside rshm_channel_arm(), where a peer may be quickest. */
-enum rshm_hook { RSHM_HOOK_BEFORE_FLAG, RSHM_HOOK_BEFORE_SECOND_LOOK };
+enum rshm_hook { RSHM_HOOK_BEFORE_FLAG, RSHM_HOOK_BEFORE_SECOND_LOOK, RSHM_HOOK_ARMED };
 extern void (*rshm_channel_hook)(struct rshm_channel *ch, int want, enum rshm_hook where);
 #endif
 

@@ -42,7 +42,7 @@ static void le_turn(redisAsyncContext *ac)
 static void le_glance(redisAsyncContext *ac)
 {
     (void)ac;
-    event_base_loop(le_base, EVLOOP_NONBLOCK);
+    event_base_loop(le_base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
 }
 
 const struct loop loop_libevent = {"libevent", true, le_open, le_close, le_attach, le_turn, le_glance};
