@@ -427,7 +427,8 @@ static int poller_wait(struct rshm_poller *p, struct epoll_event *events, int ma
         uint64_t now = rshm_ticks();
         if (now - p->sweep_at >= SWEEP_EVERY_US * per_us) {
             p->sweep_at = now;
-            park_idle(p, now, IDLE_US * per_us);
+            if (p->waiting.mode != RSHM_MODE_POLL) /* which promises to be there after any pause */
+                park_idle(p, now, IDLE_US * per_us);
         }
         n = scan(p, events, 0, max, now);
         if (n > 0 && now - p->kernel_at < KERNEL_EVERY_US * per_us)
