@@ -6,6 +6,9 @@
  * rshm_channel_answer_bell()). The other side is the server: it publishes replies when it likes (rshm_channel_writev()), and takes bells off
  * the socket (rshm_session_drain()) when they have come.
  *
+ * OPENED_WITHOUT_A_BELL is how the library once was: this model found that a message which the server pushed between the client's
+ * confirmation and its first wait flag stayed unannounced.
+ *
  * Store buffers, socket, and what counts as a lost wake-up: as in wake.pml.
  */
 #ifndef REPLIES
@@ -218,7 +221,11 @@ progress:
     must_look_again();
     if
     :: again || hangup -> goto read
+#ifdef BELLS_FOR_NOTHING
+    :: else -> d_step { armed = false; due = true }; request_bell(); goto loop
+#else
     :: else -> goto loop
+#endif
     fi;
 
 done:

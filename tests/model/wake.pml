@@ -168,8 +168,8 @@ call:   /* rshm_channel_writev() */
 #endif
         if
         :: room == 0 -> goto wait
-        :: true -> goto call
-        :: true -> /* nothing to write for now */
+        :: room > 0 -> goto call
+        :: room > 0 -> /* nothing to write for now */
             timeout;
             assert(!(reader_sleeps && (headers_seen > 0 || end_seen)));
             goto call
