@@ -6,8 +6,8 @@
  * rshm_channel_answer_bell()). The other side is the server: it publishes replies when it likes (rshm_channel_writev()), and takes bells off
  * the socket (rshm_session_drain()) when they have come.
  *
- * OPENED_WITHOUT_A_BELL is how the library once was: this model found that a message which the server pushed between the client's
- * confirmation and its first wait flag stayed unannounced.
+ * The client's confirmation goes out before its first wait flag goes up: what the server pushes in between (mutant
+ * OPENED_WITHOUT_A_BELL) is as unannounced as what a read leaves behind.
  *
  * Store buffers, socket, and what counts as a lost wake-up: as in wake.pml.
  */
