@@ -19,6 +19,8 @@ STRESS_WAKE_ARGS ?= 10000 3600
 BENCHES      := $(O)/tests/bench/bench_fifo $(O)/tests/bench/bench_wait
 STRESS_ARGS  ?= 64 3# MiB per ring, seconds at most
 WAKE_ARGS    ?= 1000 3# thousand operations, seconds at most
+SRC_test_schedules := src/channel/clock.c# what it tests it includes, compiled in its own way
+$(O)/obj/tests/unit/test_schedules.o: CFLAGS_ALL += -Itests/unit
 SRC_wake_processes := $(CHANNEL)
 SRC_wake_threads   := $(CHANNEL)
 
