@@ -45,7 +45,7 @@ stress-wake: $(O)/tests/stress/wake_processes
 
 .PHONY: test-model
 test-model:
-	@CC='$(CC)' tests/run.sh tests/model/run.sh
+	@CC='$(CC)' TEST_TIMEOUT=$${TEST_TIMEOUT:-900} tests/run.sh tests/model/run.sh
 
 .PHONY: test-tsan
 test-tsan:

@@ -22,7 +22,7 @@ struct traffic_side {
     const char *name;
     uint64_t operations; /* in all */
     uint64_t sleep_every; /* at most: the client pauses after 1 to so many operations */
-    uint64_t size_max;
+    uint64_t size_max, big_every; /* bytes; one message in so many may have them */
     uint64_t looks;      /* how long to wait for the other's flag, in looks */
     uint64_t dice, sizes_out, sizes_in; /* random numbers: own decisions; lengths, the same at both sides */
     uint64_t out_pos, in_pos;           /* bytes */
@@ -44,7 +44,7 @@ static bool traffic_in_time(struct traffic_side *s);
 
 static inline uint64_t traffic_size(const struct traffic_side *s, uint64_t *x)
 {
-    uint64_t dice = stress_random(x), most = dice % 64 == 0 ? s->size_max : dice % 8 == 0 ? 1200 : 100;
+    uint64_t dice = stress_random(x), most = dice % s->big_every == 0 ? s->size_max : dice % 7 == 0 ? 1200 : 100;
     return 1 + (dice >> 16) % (most < s->size_max ? most : s->size_max);
 }
 

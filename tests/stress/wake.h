@@ -109,6 +109,7 @@ static bool wake_attach(enum rshm_side side, struct rshm_map *map, int fd, const
     s->operations = operations;
     s->sleep_every = round->sleep_every;
     s->size_max = TRAFFIC_MESSAGE_MAX;
+    s->big_every = 64;
     s->looks = 2000; /* some 50 us: longer than it takes the other to go to sleep */
     s->waiting.mode = round->spin_us[side] == 0 ? RSHM_MODE_BLOCK : RSHM_MODE_ADAPTIVE;
     s->waiting.limit = round->spin_us[side] * rshm_ticks_per_us();

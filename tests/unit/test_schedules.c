@@ -102,6 +102,7 @@ static struct {
     ucontext_t scheduler;
     uint64_t seed, dice, steps;
     uint32_t switch_every, arrive_every; /* one step in so many, on average */
+    uint32_t big_every;
     char *memory;
     size_t memory_bytes;
     struct rshm_map map;
@@ -537,7 +538,8 @@ static void begin_side(int which, void (*program)(struct side *))
     traffic_begin(t, side, world.seed);
     t->operations = 12;
     t->sleep_every = 3;
-    t->size_max = 1500; /* bytes; three fill the ring, nearly */
+    t->size_max = 6000; /* bytes: more than the ring has */
+    t->big_every = world.big_every;
     t->looks = 30;
     t->waiting.limit = 12; /* steps */
     assert_int_equal(rshm_channel_init(&t->ch, side, &map, which), 0);
@@ -562,6 +564,7 @@ static void begin_world(uint64_t seed)
     world.turn = NOBODY;
     world.switch_every = chances[stress_random(&world.dice) % 5];
     world.arrive_every = chances[stress_random(&world.dice) % 5];
+    world.big_every = chances[stress_random(&world.dice) % 5];
     world.memory_bytes = RSHM_PAGE + 2 * fifo_bytes;
     if (world.memory == NULL)
         world.memory = aligned_alloc(RSHM_PAGE, world.memory_bytes);
