@@ -28,6 +28,7 @@ needed() {
 		prog python3      | python3        | python3              | the server tests
 		py pytest         | python3-pytest | pytest (for python3) | the server tests
 		py redis          | python3-redis  | redis (for python3)  | the server tests
+		prog spin         | spin           | spin                 | the model of sleep and wake
 		prog ps           | procps         | ps                   | the tests look at processes
 		prog openssl      | openssl        | openssl              | the tests make a certificate for a TLS connection
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
@@ -35,7 +36,6 @@ needed() {
 	END
 	# Nothing needs these yet:
 	#	prog clang        | clang          | clang                | make O=build/clang CC=clang
-	#	prog spin         | spin           | spin                 | the model of the doorbell
 	#	pc libevent       | libevent-dev   | libevent             | hiredis' adapters
 	#	pc libuv          | libuv1-dev     | libuv                | hiredis' adapters
 	#	pc glib-2.0       | libglib2.0-dev | glib                 | hiredis' adapters
