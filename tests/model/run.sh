@@ -3,7 +3,7 @@
 # `make test-model` runs it under, counts that. Exit status: 0, 1, or 77: no spin, or no compiler for what it writes.
 #
 #   run.sh                    all of it
-#   run.sh MODEL [-DMACRO]... one run, say `run.sh nonblocking -DOPENED_WITHOUT_A_BELL`, with the trace if it fails
+#   run.sh MODEL [-DNAME]     one run, say `run.sh nonblocking -DOPENED_WITHOUT_A_BELL`, with the trace if it fails
 #
 # A model passes if the checker has seen every state: no search that ended early or was cut at a depth counts. A mutant is the same
 # model with one thing wrong, and is there to show that the checker would see it.
@@ -78,6 +78,7 @@ fails() {
 }
 
 if [ $# -gt 0 ]; then
+    [ $# -eq 1 ] || set -- "$@" -DMUTANT
     explore -O2 SAFETY "$@"
     complete && echo "every state is right: $(states)" && exit
     trace "$@"
