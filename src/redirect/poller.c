@@ -409,8 +409,8 @@ static int sleep_in_kernel(struct rshm_poller *p, struct epoll_event *events, in
     park_idle(p, 0, 0);
     rshm_store_relaxed(&p->asleep, 1u);
     rshm_fence_full(); /* R3: asleep before our look at kicked; pairs with W3 in rshm_poller_kick() */
-    bool stay = p->hot != NULL || rshm_load_relaxed(&p->kicked) != 0;
-    rshm_store_relaxed(&p->kicked, 0u);
+    bool kicked = rshm_exchange(&p->kicked, 0u) != 0;
+    bool stay = p->hot != NULL || kicked;
     int n = ask_kernel(p, events, max, stay ? 0 : timeout_ms, sigmask);
     rshm_store_relaxed(&p->asleep, 0u);
     return n;
