@@ -61,6 +61,54 @@ enum redisSharedMemoryWaiting {
  * as it was. */
 int redisSetSharedMemoryWaiting(struct redisContext *c, int waiting);
 
+/* ---- asynchronous contexts ----
+ *
+ *     redisAsyncContext *ac = redisAsyncConnect("127.0.0.1", 6379);
+ *     redisLibeventAttach(ac, base);
+ *     redisAsyncUseSharedMemory(ac, onSharedMemory, NULL);
+ *     // typical hiredis use from now on, nothing special.
+ *
+ * Every adapter of hiredis works, and any other that waits for ac->c.fd level-triggered, as poll() and epoll do by default.
+ *
+ * Ownership   As in hiredis: redisAsyncFree() and redisAsyncDisconnect() at any time, also in callbacks.
+ * Threads     The thread of the event loop, as in hiredis. After fork() as above.
+ * Blocking    Nothing blocks; redisAsyncSharedMemorySpin() alone takes the time it is given.
+ * Fairness    One event takes at most 64 KiB of replies (or the one reply that is larger) before the loop's other events have their turn. */
+
+struct redisAsyncContext;
+
+/* Try to use shared memory. Call it after redisAsyncConnect() and its relatives, before or after an adapter is attached; or at
+ * any time later when every reply has come, for instance in the callback of AUTH.
+ *
+ * fn is called as for a command: with the integer 1; with an error reply that says why not, and the connection goes on over its socket; or
+ * with NULL if the connection has ended. Commands may be queued at once: they are sent in order once the reply has come, over
+ * shared memory or over the socket. Called with commands unanswered, or a second time, it gives an error reply in its turn.
+ *
+ * Returns REDIS_OK, or REDIS_ERR as redisAsyncCommand() does: the connection has failed, or is being closed. */
+int redisAsyncUseSharedMemory(struct redisAsyncContext *ac, void (*fn)(struct redisAsyncContext *, void *, void *), void *privdata);
+
+/* The same with the permission bits of the memory object; see redisUseSharedMemoryWithMode(). */
+int redisAsyncUseSharedMemoryWithMode(struct redisAsyncContext *ac, void (*fn)(struct redisAsyncContext *, void *, void *), void *privdata,
+                                      mode_t mode);
+
+/* Lets the loop spin for a bounded time before it sleeps: for up to us microseconds runs the callbacks of replies as they come, and sends
+ * what these queue. This is what makes a round trip cost a microsecond or two; asleep in the loop it costs what it costs over a socket.
+ *
+ * libevent:   while (!done)
+ *                 event_base_loop(base, redisAsyncSharedMemorySpin(ac, 50) ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+ *
+ * libuv:      while (uv_run(loop, redisAsyncSharedMemorySpin(ac, 50) ? UV_RUN_NOWAIT : UV_RUN_ONCE))
+ *                 ;
+ *
+ * Do not call it with an ac that has been freed: the disconnect callback is where to forget it (NULL is fine). Not within callbacks of ac.
+ *
+ * Returns 1 if callbacks ran: look at the other events without sleeping, and come again. Returns 0 if nothing came, and at once when there is
+ * nothing to wait for: no reply is due and no channel subscribed to, the connection does not use shared memory, or the policy of
+ * waiting says that spinning does not pay now (redisSetSharedMemoryWaiting(&ac->c, ...) works here too: REDIS_SHM_WAIT_POLL always
+ * spins, REDIS_SHM_WAIT_BLOCK never). Sleeping in the loop is safe whatever it returned. Other events are late by us microseconds and the
+ * time of the callbacks at most. */
+int redisAsyncSharedMemorySpin(struct redisAsyncContext *ac, unsigned us);
+
 #ifdef __cplusplus
 }
 #endif

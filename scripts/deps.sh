@@ -29,6 +29,10 @@ needed() {
 		py pytest         | python3-pytest | pytest (for python3) | the server tests
 		py redis          | python3-redis  | redis (for python3)  | the server tests
 		prog spin         | spin           | spin                 | the model of sleep and wake
+		pc libevent       | libevent-dev   | libevent             | the asynchronous tests and example
+		pc libuv          | libuv1-dev     | libuv                | the asynchronous tests
+		pc glib-2.0       | libglib2.0-dev | glib                 | the asynchronous tests
+		header ev.h       | libev-dev      | libev                | the asynchronous tests
 		prog ps           | procps         | ps                   | the tests look at processes
 		prog openssl      | openssl        | openssl              | the tests make a certificate for a TLS connection
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
@@ -40,6 +44,7 @@ needed() {
 	#	pc libuv          | libuv1-dev     | libuv                | hiredis' adapters
 	#	pc glib-2.0       | libglib2.0-dev | glib                 | hiredis' adapters
 	#	header ev.h       | libev-dev      | libev                | hiredis' adapters
+	#	prog spin         | spin           | spin                 | the model of the doorbell
 }
 
 # The release whose source package is taken where this one's package is too old.

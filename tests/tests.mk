@@ -79,9 +79,11 @@ test-server: $(O)/module-shm.so $(O)/libhiredis_shm.so
 #   make test-client-asan           the client and its tests under sanitizers, the server with the plain module
 #   make examples                   $(O)/examples/*
 #   make bench-beside bench-noload  what clients on plain sockets notice; $(O)/bench/beside.json, noload.json
+#   make bench-async                one asynchronous client over libevent and libuv; $(O)/bench/async.json
 
 CLIENT_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/client/test_*.c))
-EXAMPLES     := $(patsubst examples/%.c,$(O)/examples/%,$(wildcard examples/*.c))
+HAVE_LIBEVENT := $(shell pkg-config --exists libevent 2>/dev/null && echo yes)
+EXAMPLES     := $(patsubst examples/%.c,$(O)/examples/%,$(filter-out $(if $(HAVE_LIBEVENT),,examples/async.c),$(wildcard examples/*.c)))
 HIREDIS_LINK  = $(HIREDIS_LIBS) $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR))
 
 $(O)/obj/tests/client/%.o: CFLAGS_ALL += -DRSHM_BUILD_DEFAULT='"$(abspath $(O))"' -DEXAMPLES_BUILD='"$(abspath $(O))"'
@@ -89,7 +91,26 @@ $(O)/obj/tests/bench/bench_beside.o: CFLAGS_ALL += -Itests
 $(CLIENT_TESTS) $(O)/tests/bench/bench_beside: $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/client/harness.c tests/client/beside.c) $(O)/libhiredis_shm.a
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) -lcmocka
+	$(Q)$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDFLAGS_ALL) $(HIREDIS_LINK) $(LDLIBS_TEST) -lcmocka
+
+# test_async runs over every event library that is there, with a channel.o that has the test hooks: it comes before the library, whose own
+# is not taken then.
+LOOP_LIBS     = $(foreach l,libevent libuv glib-2.0,$(shell pkg-config --exists $(l) 2>/dev/null && echo $(l)))
+HAVE_LIBEV    = $(shell echo '\#include <ev.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo yes)
+LOOP_CFLAGS   = $(patsubst -I%,-isystem%,$(if $(LOOP_LIBS),$(shell pkg-config --cflags $(LOOP_LIBS)))) \
+                $(if $(filter libevent,$(LOOP_LIBS)),-DHAVE_LIBEVENT) $(if $(filter libuv,$(LOOP_LIBS)),-DHAVE_LIBUV) \
+                $(if $(filter glib-2.0,$(LOOP_LIBS)),-DHAVE_GLIB) $(if $(HAVE_LIBEV),-DHAVE_LIBEV)
+LOOP_LINK     = $(if $(LOOP_LIBS),$(shell pkg-config --libs $(LOOP_LIBS))) $(if $(HAVE_LIBEV),-lev)
+LOOPS        := $(patsubst %.c,$(O)/obj/%.o,$(wildcard tests/client/loop*.c))
+$(LOOPS): CFLAGS_ALL += $(LOOP_CFLAGS)
+$(O)/obj/tests/client/test_examples.o: CFLAGS_ALL += $(if $(HAVE_LIBEVENT),-DHAVE_LIBEVENT)
+$(O)/obj/tests/client/test_async.o: CFLAGS_ALL += -DRSHM_TEST_HOOKS
+$(O)/obj/hooks/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $< (hooks)")
+	$(Q)$(CC) $(CFLAGS_ALL) -DRSHM_TEST_HOOKS -MMD -MP -c $< -o $@
+$(O)/tests/client/test_async: $(O)/obj/hooks/src/channel/channel.o $(LOOPS)
+$(O)/tests/client/test_async: LDLIBS_TEST = $(LOOP_LINK)
 
 .PHONY: test-client
 test-client: $(CLIENT_TESTS) examples $(if $(RSHM_BUILD),,$(O)/module-shm.so)
@@ -104,6 +125,16 @@ bench-beside: $(O)/tests/bench/bench_beside $(O)/module-shm.so
 	@mkdir -p $(O)/bench
 	@RSHM_BUILD=$(O) $< --out $(O)/bench/beside.json $(BENCH_BESIDE_ARGS)
 
+.PHONY: bench-async
+bench-async: $(O)/tests/bench/bench_async $(O)/module-shm.so
+	@mkdir -p $(O)/bench
+	@$< --module $(O)/module-shm.so --out $(O)/bench/async.json $(BENCH_ASYNC_ARGS)
+$(O)/obj/tests/bench/bench_async.o: CFLAGS_ALL += -Itests
+$(O)/tests/bench/bench_async: $(O)/obj/tests/bench/bench_async.o $(LOOPS) $(call obj,$(BENCH_TOOLS)) $(O)/libhiredis_shm.a
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) $(LOOP_LINK) -lm
+
 .PHONY: bench-noload
 bench-noload: $(O)/module-shm.so
 	@mkdir -p $(O)/bench
@@ -114,4 +145,6 @@ examples: $(EXAMPLES)
 $(EXAMPLES): $(O)/examples/%: $(O)/obj/examples/%.o $(O)/libhiredis_shm.a
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) $(LIBS_EXAMPLE)
+$(O)/obj/examples/async.o: CFLAGS_ALL += $(patsubst -I%,-isystem%,$(shell pkg-config --cflags libevent 2>/dev/null))
+$(O)/examples/async: LIBS_EXAMPLE = $(shell pkg-config --libs libevent)

@@ -118,24 +118,44 @@ bool rshm_channel_ready(struct rshm_channel *ch, int want)
            ((want & RSHM_WANT_WRITE) && rshm_channel_writable(ch));
 }
 
+static void take_back(struct rshm_channel *ch, int want)
+{
+    /* Plain stores: a peer that takes the flag at this very moment rings once too often, which costs a look. */
+    if (want & RSHM_WANT_READ)
+        rshm_store_relaxed(&ch->in_wait->reader_waits, 0u);
+    if (want & RSHM_WANT_WRITE)
+        rshm_store_relaxed(&ch->out_wait->writer_waits, 0u);
+}
+
+#ifdef RSHM_TEST_HOOKS
+void (*rshm_channel_hook)(struct rshm_channel *ch, int want, enum rshm_hook where);
+#define HOOK(where) \
+    do { \
+        if (rshm_channel_hook != NULL) \
+            rshm_channel_hook(ch, want, where); \
+    } while (0)
+#else
+#define HOOK(where) ((void)0)
+#endif
+
 bool rshm_channel_arm(struct rshm_channel *ch, int want)
 {
+    HOOK(RSHM_HOOK_BEFORE_FLAG);
     if (want & RSHM_WANT_READ)
         rshm_store_relaxed(&ch->in_wait->reader_waits, 1u);
     if (want & RSHM_WANT_WRITE)
         rshm_store_relaxed(&ch->out_wait->writer_waits, 1u);
+    HOOK(RSHM_HOOK_BEFORE_SECOND_LOOK);
     rshm_fence_full(); /* R3: our flags before our second look; pairs with W3 in wake() */
     if (!rshm_channel_ready(ch, want))
         return false;
-    rshm_channel_disarm(ch);
+    take_back(ch, want);
     return true;
 }
 
 void rshm_channel_disarm(struct rshm_channel *ch)
 {
-    /* Plain stores: a peer that takes the flag at this very moment rings once too often, which costs a look. */
-    rshm_store_relaxed(&ch->in_wait->reader_waits, 0u);
-    rshm_store_relaxed(&ch->out_wait->writer_waits, 0u);
+    take_back(ch, RSHM_WANT_READ | RSHM_WANT_WRITE);
 }
 
 void rshm_channel_request_bell(struct rshm_channel *ch)

@@ -72,11 +72,17 @@ bool rshm_channel_writable(struct rshm_channel *ch);
 bool rshm_channel_ready(struct rshm_channel *ch, int want);
 
 /* Before sleeping: asks the peer to ring when one of want becomes possible, then looks again. Returns true if it already is,
- * with the flags taken back; false: sleep now, a bell will come. */
+ * with the flags of want taken back (an earlier wait for the other direction stays); false: sleep now, a bell will come. */
 bool rshm_channel_arm(struct rshm_channel *ch, int want);
 
 /* Takes back what rshm_channel_arm() asked for. A bell may still be under way. */
 void rshm_channel_disarm(struct rshm_channel *ch);
+
+#ifdef RSHM_TEST_HOOKS
+/* Tests only, never in what is installed: called inside rshm_channel_arm(), where a peer may be quickest. */
+enum rshm_hook { RSHM_HOOK_BEFORE_FLAG, RSHM_HOOK_BEFORE_SECOND_LOOK };
+extern void (*rshm_channel_hook)(struct rshm_channel *ch, int want, enum rshm_hook where);
+#endif
 
 /* For a reader that will wait for the socket though something is left to read: makes the peer ring once. */
 void rshm_channel_request_bell(struct rshm_channel *ch);

@@ -10,7 +10,8 @@
 
 enum rshm_client_state {
     RSHM_CLIENT_OPENING, /* SHM.OPEN is queued or sent; its reply is yet to come over the socket */
-    RSHM_CLIENT_OPEN
+    RSHM_CLIENT_OPEN,
+    RSHM_CLIENT_REFUSED  /* asynchronous contexts, until the event is over: a plain connection from then on */
 };
 
 struct rshm_client {
@@ -24,7 +25,7 @@ struct rshm_client {
     int listener;                   /* the rendezvous of a TCP connection, or -1 */
     int memory;                     /* the memory that came over a Unix socket, or -1 */
     redisReader *scanner;           /* looks for the reply among push messages */
-    size_t unsent;                  /* bytes of SHM.OPEN that are still in c->obuf */
+    size_t unsent;                  /* bytes of SHM.OPEN that are still in c->obuf, at its front */
     bool overtaken;                 /* more was sent before the reply was read: that declines the memory */
 
     /* while open */
@@ -33,6 +34,15 @@ struct rshm_client {
     /* Non-blocking contexts: at every return to the application one of these holds, or the next bell would be missed. */
     bool armed;                     /* the FIFO was empty after the wait flag went up */
     bool due;                       /* a bell is on the socket or on its way */
+    bool broken;                    /* something else than bells came over the socket */
+
+    /* asynchronous contexts: async.c */
+    bool async;
+    size_t ahead;                   /* bytes at the front of c->obuf that are in the ring already */
+    bool spins;                     /* the loop spins before it sleeps: redisAsyncSharedMemorySpin() was called since the last event */
+    struct rshm_aside aside;
+    size_t read_limit;              /* what the next read takes at most */
+    struct rshm_client **alive;     /* where an event under way wants to know that this state is freed; or NULL */
 };
 
 /* handshake.c */
@@ -58,10 +68,22 @@ extern const redisContextFuncs rshm_client_funcs;
 struct rshm_client *rshm_client_of(const redisContext *c);
 /* The memory is mapped: bytes travel there from now on. */
 void rshm_client_opened(struct rshm_client *s);
+/* The server, or this side, did not want shared memory. */
+void rshm_client_refused(struct rshm_client *s);
 /* Forgets shared memory; c is as hiredis made it. */
 void rshm_client_revert(struct rshm_client *s);
 /* How often this process is the child of a fork. */
 unsigned rshm_forks(void);
+/* True with c->err set if c is the parent's. */
+bool rshm_client_inherited(redisContext *c, const struct rshm_client *s);
+/* Restores what must hold when the application waits for the socket, see armed and due. Call it with the FIFO empty. Returns true
+ * if there is something to read after all (or an error to report) that no bell announces. */
+bool rshm_client_must_look_again(struct rshm_client *s);
+
+/* async.c */
+struct redisAsyncContext;
+void rshm_async_read(struct redisAsyncContext *ac);
+void rshm_async_write(struct redisAsyncContext *ac);
 void rshm_client_error(redisContext *c, int type, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

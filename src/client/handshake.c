@@ -47,8 +47,8 @@ static int listen_somewhere(void)
 
 struct rshm_client *rshm_client_new(redisContext *c, const char **why)
 {
-    struct sockaddr_storage address;
-    socklen_t n = sizeof address;
+    int domain = 0;
+    socklen_t n = sizeof domain;
     struct rshm_client *s = calloc(1, sizeof *s);
 
     *why = "out of memory";
@@ -65,11 +65,11 @@ struct rshm_client *rshm_client_new(redisContext *c, const char **why)
         *why = "no random numbers from the kernel";
         goto fail;
     }
-    if (getsockname(c->fd, (struct sockaddr *)&address, &n) != 0) {
+    if (getsockopt(c->fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) != 0) { /* known before it is connected, unlike its names */
         *why = "the connection has no socket";
         goto fail;
     }
-    if (address.ss_family != AF_UNIX && (s->listener = listen_somewhere()) < 0) {
+    if (domain != AF_UNIX && (s->listener = listen_somewhere()) < 0) {
         *why = "no abstract socket to receive the memory on";
         goto fail;
     }
@@ -89,6 +89,8 @@ void rshm_client_free(struct rshm_client *s)
         close(s->memory);
     if (s->forks == rshm_forks()) /* else it is the parent's, and not even mapped here */
         rshm_channel_deinit(&s->channel);
+    if (s->alive != NULL)
+        *s->alive = NULL;
     free(s);
 }
 
@@ -270,7 +272,7 @@ ssize_t rshm_client_opening_read(redisContext *c, char *buf, size_t cap)
     if (found == 0)
         return n;
     if (found < 0) { /* refused: the application reads why */
-        rshm_client_revert(s);
+        rshm_client_refused(s);
         return n;
     }
     const char *why = s->overtaken ? "commands were sent before its reply was read" : attach(s);
@@ -282,7 +284,7 @@ ssize_t rshm_client_opening_read(redisContext *c, char *buf, size_t cap)
      * instead of the 1; replies to commands already sent may follow it. */
     char error[192];
     int error_bytes = snprintf(error, sizeof error, "-ERR SHM.OPEN: %s; the connection goes on over its socket\r\n", why);
-    rshm_client_revert(s);
+    rshm_client_refused(s);
     if (end < done_bytes || memcmp(buf + end - done_bytes, done, done_bytes) != 0 ||
         redisReaderFeed(c->reader, buf, end - done_bytes) != REDIS_OK || redisReaderFeed(c->reader, error, (size_t)error_bytes) != REDIS_OK) {
         rshm_client_error(c, REDIS_ERR_OTHER, "SHM.OPEN: %s", why);

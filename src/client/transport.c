@@ -6,12 +6,12 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include <async.h>
 #include <sds.h>
 
 #include "channel/clock.h"
 #include "client/client.h"
 
+#define WRITE_BYTES_MAX (256 * 1024) /* as much as a socket buffer takes at once by default */
 #define SPIN_US 20 /* docs/benchmarks.md, "spin window" */
 
 static rshm_u32 forks;
@@ -60,6 +60,14 @@ void rshm_client_opened(struct rshm_client *s)
     }
 }
 
+void rshm_client_refused(struct rshm_client *s)
+{
+    if (s->async)
+        s->state = RSHM_CLIENT_REFUSED; /* callbacks may still free everything: rshm_async_read() has to know */
+    else
+        rshm_client_revert(s);
+}
+
 void rshm_client_revert(struct rshm_client *s)
 {
     s->context->funcs = s->plain;
@@ -86,7 +94,7 @@ static ssize_t give_up(redisContext *c, int error)
     }
 }
 
-static bool inherited(redisContext *c, const struct rshm_client *s)
+bool rshm_client_inherited(redisContext *c, const struct rshm_client *s)
 {
     if (s->forks == rshm_load_relaxed(&forks))
         return false;
@@ -118,10 +126,17 @@ static ssize_t read_blocking(redisContext *c, struct rshm_client *s, char *buf, 
 
 /* Before a return to an application that will wait for the socket: either the flag is up and the FIFO was empty after that, or
  * a bell is there or will come. Returns true if the FIFO has something after all and no bell announces it. */
-static bool must_look_again(struct rshm_client *s)
+bool rshm_client_must_look_again(struct rshm_client *s)
 {
     struct rshm_channel *ch = &s->channel;
-    if (rshm_channel_drain(ch, MSG_DONTWAIT) == 0) {
+    int bells = rshm_channel_drain(ch, MSG_DONTWAIT);
+    if (bells == -EPROTO) {
+        s->broken = true;
+        return true;
+    }
+    if (bells > 0 && s->async && !ch->hangup)
+        rshm_channel_drain(ch, MSG_DONTWAIT); /* the end may be behind them, and libuv tells of an error only once */
+    if (bells == 0) {
         if (s->armed && rshm_load_relaxed(&ch->in_wait->reader_waits) != 0)
             return false; /* nobody has rung since */
         if (s->armed || s->due) {
@@ -135,37 +150,76 @@ static bool must_look_again(struct rshm_client *s)
     return !s->armed;
 }
 
+/* What a read of n <= 0 bytes means, -errno or 0: nothing yet. */
+static ssize_t nothing_read(struct rshm_client *s, ssize_t n)
+{
+    if (n < 0)
+        return n;
+    if (s->broken)
+        return -EPROTO;
+    return s->channel.hangup || rshm_channel_poll(&s->channel) == CHARFIFO_EOF ? -EPIPE : 0;
+}
+
 static ssize_t read_nonblocking(redisContext *c, struct rshm_client *s, char *buf, size_t cap)
 {
     struct rshm_channel *ch = &s->channel;
     for (;;) {
         ssize_t n = rshm_channel_read(ch, buf, cap);
         if (n > 0) {
-            if (!s->armed && !s->due && must_look_again(s)) {
+            if (!s->armed && !s->due && rshm_client_must_look_again(s)) {
                 rshm_channel_request_bell(ch); /* data is left that no bell announced */
                 s->due = true;
             }
             return n;
         }
-        if (n == 0 && (ch->hangup || rshm_channel_poll(ch) == CHARFIFO_EOF))
-            n = -EPIPE;
+        n = nothing_read(s, n);
         if (n < 0)
             return give_up(c, (int)n);
-        if (!must_look_again(s) && !ch->hangup)
+        if (!rshm_client_must_look_again(s) && !ch->hangup)
             return 0;
     }
+}
+
+/* The wake-ups are rshm_async_read()'s. */
+static ssize_t read_async(redisContext *c, struct rshm_client *s, char *buf, size_t cap)
+{
+    ssize_t n = rshm_channel_read(&s->channel, buf, cap < s->read_limit ? cap : s->read_limit);
+    s->read_limit *= 2;
+    if (n <= 0)
+        n = nothing_read(s, n);
+    return n < 0 ? give_up(c, (int)n) : n;
 }
 
 static ssize_t shm_read(redisContext *c, char *buf, size_t cap)
 {
     struct rshm_client *s = c->privctx;
-    if (inherited(c, s))
+    if (rshm_client_inherited(c, s))
         return -1;
     if (s->state == RSHM_CLIENT_OPENING)
         return rshm_client_opening_read(c, buf, cap);
+    if (s->state == RSHM_CLIENT_REFUSED)
+        return s->plain->read(c, buf, cap);
+    if (s->async)
+        return read_async(c, s, buf, cap);
     if (c->flags & REDIS_BLOCK)
         return read_blocking(c, s, buf, cap);
     return read_nonblocking(c, s, buf, cap);
+}
+
+/* SHM.OPEN alone: what the application queued behind it waits in c->obuf for the reply. */
+static ssize_t opening_write_async(redisContext *c, struct rshm_client *s)
+{
+    if (s->unsent == 0)
+        return 0;
+    ssize_t n = send(c->fd, c->obuf, s->unsent, MSG_NOSIGNAL);
+    if (n > 0) {
+        s->unsent -= (size_t)n;
+        return n;
+    }
+    if (errno == EAGAIN || errno == EINTR || errno == EPIPE || errno == ECONNRESET) /* an end is for the reader to report */
+        return 0;
+    rshm_client_error(c, REDIS_ERR_IO, "%s", strerror(errno));
+    return -1;
 }
 
 static ssize_t opening_write(redisContext *c, struct rshm_client *s)
@@ -178,13 +232,34 @@ static ssize_t opening_write(redisContext *c, struct rshm_client *s)
     return n;
 }
 
+/* What there is room for, and no more than a turn of the loop should last. */
+static ssize_t write_async(redisContext *c, struct rshm_client *s)
+{
+    const size_t n = sdslen(c->obuf), left = n - s->ahead;
+    ssize_t w = rshm_channel_write(&s->channel, c->obuf + s->ahead, left < WRITE_BYTES_MAX ? left : WRITE_BYTES_MAX);
+    if (w == -EPIPE) /* the socket ends too, and whoever reads reports it, after the replies that came before */
+        return 0;
+    if (w < 0)
+        return give_up(c, (int)w);
+    s->ahead += (size_t)w;
+    if (s->ahead < n / 2) /* hiredis moves the rest to the front each time: only when that is less than what was written */
+        return 0;
+    w = (ssize_t)s->ahead;
+    s->ahead = 0;
+    return w;
+}
+
 static ssize_t shm_write(redisContext *c)
 {
     struct rshm_client *s = c->privctx;
-    if (inherited(c, s))
+    if (rshm_client_inherited(c, s))
         return -1;
     if (s->state == RSHM_CLIENT_OPENING)
-        return opening_write(c, s);
+        return s->async ? opening_write_async(c, s) : opening_write(c, s);
+    if (s->state == RSHM_CLIENT_REFUSED)
+        return s->plain->write(c);
+    if (s->async)
+        return write_async(c, s);
     const size_t n = sdslen(c->obuf);
     size_t done = 0;
     for (;;) {
@@ -221,8 +296,8 @@ const redisContextFuncs rshm_client_funcs = {
     .close = shm_close,
 #endif
     .free_privctx = shm_free,
-    .async_read = redisAsyncRead,
-    .async_write = redisAsyncWrite,
+    .async_read = rshm_async_read,
+    .async_write = rshm_async_write,
     .read = shm_read,
     .write = shm_write,
 };
