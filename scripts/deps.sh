@@ -38,13 +38,8 @@ needed() {
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END
-	# Nothing needs these yet:
-	#	prog clang        | clang          | clang                | make O=build/clang CC=clang
-	#	pc libevent       | libevent-dev   | libevent             | hiredis' adapters
-	#	pc libuv          | libuv1-dev     | libuv                | hiredis' adapters
-	#	pc glib-2.0       | libglib2.0-dev | glib                 | hiredis' adapters
-	#	header ev.h       | libev-dev      | libev                | hiredis' adapters
-	#	prog spin         | spin           | spin                 | the model of the doorbell
+	# Only for make O=build/clang CC=clang:
+	#	prog clang        | clang          | clang                | a second compiler
 }
 
 # The release whose source package is taken where this one's package is too old.

@@ -391,12 +391,12 @@ ssize_t rshm_client_opening_read(redisContext *c, char *buf, size_t cap)
     return -1;
 }
 
-void redisAsyncRead(redisAsyncContext *ac)
+void rshm_async_read(struct redisAsyncContext *ac)
 {
     (void)ac;
 }
 
-void redisAsyncWrite(redisAsyncContext *ac)
+void rshm_async_write(struct redisAsyncContext *ac)
 {
     (void)ac;
 }
