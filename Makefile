@@ -103,7 +103,7 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@$(O)/redis-shm demo --module $(O)/module-shm.so --out $(O)/demo
 
-SUITES := test-unit test-client test-server test-asan test-client-asan test-tsan
+SUITES := test-unit test-model test-client test-server test-asan test-client-asan test-tsan
 
 .PHONY: test test-all
 test: deps

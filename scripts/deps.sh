@@ -28,6 +28,7 @@ needed() {
 		prog python3      | python3        | python3              | the server tests
 		py pytest         | python3-pytest | pytest (for python3) | the server tests
 		py redis          | python3-redis  | redis (for python3)  | the server tests
+		prog spin         | spin           | spin                 | the model of sleep and wake
 		pc libevent       | libevent-dev   | libevent             | the asynchronous tests and example
 		pc libuv          | libuv1-dev     | libuv                | the asynchronous tests
 		pc glib-2.0       | libglib2.0-dev | glib                 | the asynchronous tests
@@ -37,9 +38,8 @@ needed() {
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END
-	# Nothing needs these yet:
-	#	prog clang        | clang          | clang                | make O=build/clang CC=clang
-	#	prog spin         | spin           | spin                 | the model of the doorbell
+	# Only for make O=build/clang CC=clang:
+	#	prog clang        | clang          | clang                | a second compiler
 }
 
 # The release whose source package is taken where this one's package is too old.

@@ -1,6 +1,8 @@
 # Tests of the main Makefile.
 #
 #   make test-unit                  unit and (short) stress tests; STRICT=1: a skip is a failure; SEED=n repeats a random one
+#   make test-model                 the model of sleep and wake, every state of it, and its mutants (Spin)
+#   make stress-wake                10 million operations between two processes, with a sleep every few of them; a minute or two
 #   make test-tsan test-asan        the same under sanitizers, in build trees of their own
 #   make bench-fifo                 what the FIFO costs; $(O)/bench/fifo.json
 #
@@ -13,8 +15,14 @@ LIBS_bench_wait = $(HIREDIS_LINK) -lm
 
 UNIT_TESTS   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 STRESS_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/stress/*.c))
+STRESS_WAKE_ARGS ?= 10000 3600
 BENCHES      := $(O)/tests/bench/bench_fifo $(O)/tests/bench/bench_wait
 STRESS_ARGS  ?= 64 3# MiB per ring, seconds at most
+WAKE_ARGS    ?= 1000 3# thousand operations, seconds at most
+SRC_test_schedules := src/channel/clock.c# what it tests it includes, compiled in its own way
+$(O)/obj/tests/unit/test_schedules.o: CFLAGS_ALL += -Itests/unit
+SRC_wake_processes := $(CHANNEL)
+SRC_wake_threads   := $(CHANNEL)
 
 SRC_test_channel := $(CHANNEL)
 BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)
@@ -29,7 +37,15 @@ $(UNIT_TESTS) $(STRESS_TESTS) $(BENCHES): $(O)/tests/%: $(O)/obj/tests/%.o $$(ca
 
 .PHONY: test-unit
 test-unit: $(UNIT_TESTS) $(STRESS_TESTS)
-	@tests/run.sh $(UNIT_TESTS) $(STRESS_TESTS:%='% $(STRESS_ARGS)')
+	@tests/run.sh $(UNIT_TESTS) $(foreach t,$(STRESS_TESTS),'$t $(if $(findstring /wake_,$t),$(WAKE_ARGS),$(STRESS_ARGS))')
+
+.PHONY: stress-wake
+stress-wake: $(O)/tests/stress/wake_processes
+	@$< $(STRESS_WAKE_ARGS)
+
+.PHONY: test-model
+test-model:
+	@CC='$(CC)' TEST_TIMEOUT=$${TEST_TIMEOUT:-900} tests/run.sh tests/model/run.sh
 
 .PHONY: test-tsan
 test-tsan:

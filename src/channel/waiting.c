@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <stddef.h>
+#include <string.h>
 #if defined(__GLIBC_PREREQ)
 #if __GLIBC_PREREQ(2, 35)
 #include <sys/rseq.h>
@@ -91,6 +92,9 @@ bool rshm_move_aside(struct rshm_aside *a, uint64_t now)
     CPU_CLR((size_t)cpu, &others);
     if (sched_setaffinity(0, sizeof others, &others) != 0)
         return false;
-    sched_setaffinity(0, sizeof all, &all);
+    if (sched_setaffinity(0, sizeof all, &all) != 0) { /* a cpuset has changed meanwhile: whatever it allows now */
+        memset(&all, 0xff, sizeof all);
+        sched_setaffinity(0, sizeof all, &all);
+    }
     return true;
 }

@@ -51,8 +51,13 @@ void rshm_client_opened(struct rshm_client *s)
 {
     s->state = RSHM_CLIENT_OPEN;
     s->waiting.limit = SPIN_US * rshm_ticks_per_us();
-    if (!(s->context->flags & REDIS_BLOCK))
-        s->armed = !rshm_channel_arm(&s->channel, RSHM_WANT_READ);
+    if (s->context->flags & REDIS_BLOCK)
+        return;
+    s->armed = !rshm_channel_arm(&s->channel, RSHM_WANT_READ);
+    if (!s->armed) { /* our confirmation went out before: the server may have pushed something already, and nobody asked for a bell */
+        rshm_channel_request_bell(&s->channel);
+        s->due = true;
+    }
 }
 
 void rshm_client_refused(struct rshm_client *s)

@@ -20,11 +20,15 @@
 typedef _Atomic uint32_t rshm_u32;
 typedef _Atomic uint64_t rshm_u64;
 
+#ifdef RSHM_SCHEDULE
+#include "schedule.h" /* the same operations as steps of a scheduler: tests/unit/test_schedules.c */
+#else
 #define rshm_load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
 #define rshm_store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define rshm_load_acquire(p) atomic_load_explicit((p), memory_order_acquire)
 #define rshm_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define rshm_exchange(p, v) atomic_exchange_explicit((p), (v), memory_order_acq_rel)
+#endif
 
 /* The one fence of this project: orders every earlier store before every later load. ThreadSanitizer does not model fences;
  * a read-modify-write of a variable both sides touch is what it understands. */
@@ -38,7 +42,9 @@ typedef _Atomic uint64_t rshm_u64;
 
 static inline void rshm_fence_full(void)
 {
-#if defined(__x86_64__) && !defined(RSHM_TSAN)
+#if defined(RSHM_SCHEDULE)
+    schedule_fence();
+#elif defined(__x86_64__) && !defined(RSHM_TSAN)
     /* A locked no-op on the own stack orders like mfence and takes a third of its time. */
     __asm__ __volatile__("lock; addl $0,-4(%%rsp)" ::: "memory", "cc");
 #elif defined(RSHM_TSAN)

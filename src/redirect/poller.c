@@ -169,22 +169,12 @@ static bool attend(struct rshm_poller *p, struct rshm_session *s, uint64_t now, 
     return false;
 }
 
-/* Asks the kernel. Sessions among the answers become hot and are left out; returns how many events are the caller's. The lock
- * is let go while it sleeps. */
-static int ask_kernel(struct rshm_poller *p, struct epoll_event *events, int max, int timeout_ms, const sigset_t *sigmask)
+/* Takes what is ours out of n events of the kernel; returns how many are left for the caller. */
+static int sift(struct rshm_poller *p, struct epoll_event *events, int n)
 {
-    if (timeout_ms != 0)
-        unlock(p);
-    int n = sigmask == NULL ? rshm_state.libc.epoll_wait(p->epfd, events, max, timeout_ms)
-                            : rshm_state.libc.epoll_pwait(p->epfd, events, max, timeout_ms, sigmask);
-    if (timeout_ms != 0) {
-        int e = errno;
-        lock(p);
-        errno = e;
-    }
     uint64_t now = rshm_ticks();
-    p->kernel_at = now;
     int kept = 0;
+    p->kernel_at = now;
     for (int i = 0; i < n; i++) {
         struct epoll_event ev = events[i];
         if (ev.data.ptr == p) {
@@ -199,7 +189,28 @@ static int ask_kernel(struct rshm_poller *p, struct epoll_event *events, int max
         }
         events[kept++] = ev;
     }
-    return n < 0 ? n : kept;
+    return kept;
+}
+
+static int kernel_wait(int epfd, struct epoll_event *events, int max, int timeout_ms, const sigset_t *sigmask)
+{
+    return sigmask == NULL ? rshm_state.libc.epoll_wait(epfd, events, max, timeout_ms)
+                           : rshm_state.libc.epoll_pwait(epfd, events, max, timeout_ms, sigmask);
+}
+
+/* Asks the kernel. Sessions among the answers become hot and are left out; returns how many events are the caller's. The lock
+ * is let go while it sleeps. */
+static int ask_kernel(struct rshm_poller *p, struct epoll_event *events, int max, int timeout_ms, const sigset_t *sigmask)
+{
+    if (timeout_ms != 0)
+        unlock(p);
+    int n = kernel_wait(p->epfd, events, max, timeout_ms, sigmask);
+    if (timeout_ms != 0) {
+        int e = errno;
+        lock(p);
+        errno = e;
+    }
+    return n < 0 ? n : sift(p, events, n);
 }
 
 /* ---- pollers ---- */
@@ -398,8 +409,8 @@ static int sleep_in_kernel(struct rshm_poller *p, struct epoll_event *events, in
     park_idle(p, 0, 0);
     rshm_store_relaxed(&p->asleep, 1u);
     rshm_fence_full(); /* R3: asleep before our look at kicked; pairs with W3 in rshm_poller_kick() */
-    bool stay = p->hot != NULL || rshm_load_relaxed(&p->kicked) != 0;
-    rshm_store_relaxed(&p->kicked, 0u);
+    bool kicked = rshm_exchange(&p->kicked, 0u) != 0;
+    bool stay = p->hot != NULL || kicked;
     int n = ask_kernel(p, events, max, stay ? 0 : timeout_ms, sigmask);
     rshm_store_relaxed(&p->asleep, 0u);
     return n;
@@ -416,7 +427,8 @@ static int poller_wait(struct rshm_poller *p, struct epoll_event *events, int ma
         uint64_t now = rshm_ticks();
         if (now - p->sweep_at >= SWEEP_EVERY_US * per_us) {
             p->sweep_at = now;
-            park_idle(p, now, IDLE_US * per_us);
+            if (p->waiting.mode != RSHM_MODE_POLL) /* which promises to be there after any pause */
+                park_idle(p, now, IDLE_US * per_us);
         }
         n = scan(p, events, 0, max, now);
         if (n > 0 && now - p->kernel_at < KERNEL_EVERY_US * per_us)
@@ -452,15 +464,27 @@ static int poller_wait(struct rshm_poller *p, struct epoll_event *events, int ma
     }
 }
 
-int rshm_epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout_ms, const sigset_t *sigmask)
+/* The poller of epfd if it has sessions now. */
+static struct rshm_poller *busy_poller(int epfd)
 {
     struct rshm_fd *e = rshm_load_relaxed(&rshm_state.sessions_now) == 0 ? NULL : rshm_fd(epfd);
-    if (e == NULL || e->poller == NULL || e->poller->session_count == 0 || maxevents <= 0) {
-        if (sigmask == NULL)
-            return rshm_state.libc.epoll_wait(epfd, events, maxevents, timeout_ms);
-        return rshm_state.libc.epoll_pwait(epfd, events, maxevents, timeout_ms, sigmask);
+    return e != NULL && e->poller != NULL && e->poller->session_count != 0 ? e->poller : NULL;
+}
+
+int rshm_epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout_ms, const sigset_t *sigmask)
+{
+    struct rshm_poller *p = busy_poller(epfd);
+    if (p == NULL) {
+        int n = kernel_wait(epfd, events, maxevents, timeout_ms, sigmask);
+        /* Another thread of the server may have made a session here while this one slept. */
+        if (n <= 0 || (p = busy_poller(epfd)) == NULL)
+            return n;
+        lock(p);
+        n = sift(p, events, n);
+        unlock(p);
+        if (n > 0)
+            return n;
     }
-    struct rshm_poller *p = e->poller;
     lock(p);
     int n = poller_wait(p, events, maxevents, timeout_ms, sigmask);
     unlock(p);

@@ -20,6 +20,10 @@ def run(*argv):
     return subprocess.run([str(a) for a in argv], check=True, capture_output=True, text=True, timeout=30).stdout
 
 
+def inside(name):
+    return "nsenter", f"--net=/run/netns/{name}"  # ip netns exec mounts as well, which a chroot does not allow
+
+
 @pytest.fixture
 def namespace():
     """(name, the host's address as seen from inside), joined to us by a veth pair."""
@@ -39,9 +43,9 @@ def namespace():
             pytest.skip(f"no veth pair can be made here: {e.stderr.strip()}")
         run("ip", "addr", "add", address + "1/24", "dev", ours)
         run("ip", "link", "set", ours, "up")
-        run("ip", "netns", "exec", name, "ip", "addr", "add", address + "2/24", "dev", theirs)
-        run("ip", "netns", "exec", name, "ip", "link", "set", theirs, "up")
-        run("ip", "netns", "exec", name, "ip", "link", "set", "lo", "up")
+        run(*inside(name), "ip", "addr", "add", address + "2/24", "dev", theirs)
+        run(*inside(name), "ip", "link", "set", theirs, "up")
+        run(*inside(name), "ip", "link", "set", "lo", "up")
         yield name, address + "1"
     finally:
         subprocess.run(["ip", "netns", "del", name], capture_output=True)
@@ -49,7 +53,7 @@ def namespace():
 
 
 def client_in(name, *arguments):
-    return json.loads(run("ip", "netns", "exec", name, sys.executable, "-c", CLIENT, os.path.dirname(__file__), *arguments))
+    return json.loads(run(*inside(name), sys.executable, "-c", CLIENT, os.path.dirname(__file__), *arguments))
 
 
 def test_a_tcp_client_in_another_network_namespace_is_refused_and_goes_on(start_server, namespace):

@@ -1,5 +1,7 @@
 """What works over shared memory: many clients at once, IO threads, forks for snapshots and log rewrites, replication."""
+import os
 import random
+import signal
 import threading
 import time
 
@@ -103,6 +105,13 @@ def test_io_threads(start_server, shm, plain, module_args):
             for n in (10, 3000, 20_000):
                 assert c.get_reply() == b"%d" % i + PATTERN[:n]
     at_once([lambda c=c, i=i: verified_work(c, i, rounds=40) for i, c in enumerate(cs)])
+    for _ in range(10):  # and for certain, whatever the scheduler does
+        os.kill(server.pid, signal.SIGSTOP)
+        for i, c in enumerate(cs):
+            c.append("ECHO", b"%d" % i)
+            assert c.buffer_write()
+        os.kill(server.pid, signal.SIGCONT)
+        assert [c.get_reply() for c in cs] == [b"%d" % i for i in range(len(cs))]
     if (7, 0, 0) <= VERSION < (8, 0, 0):
         threaded = {k: int(v) for k, v in info(server, "stats").items() if k.startswith("io_threaded_")}
         assert all(n > 0 for n in threaded.values()), threaded  # else this tested nothing
