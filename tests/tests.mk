@@ -25,6 +25,8 @@ SRC_wake_processes := $(CHANNEL)
 SRC_wake_threads   := $(CHANNEL)
 
 SRC_test_channel := $(CHANNEL)
+SRC_test_keys := src/tools/keys.c
+LIBS_test_keys := -lm
 BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)
 SRC_bench_wait := $(CLIENT) $(BENCH_TOOLS)
 LIBS_bench_wait = $(HIREDIS_LINK) -lm
