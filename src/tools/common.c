@@ -42,3 +42,16 @@ int rshm_parse_number(const char *option, const char *text, double min, double m
     *value = v;
     return 0;
 }
+
+int rshm_parse_integer(const char *option, const char *text, long long min, long long max, long long *value)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || v < min || v > max) {
+        rshm_complain("%s must be a whole number from %lld to %lld, not '%s'", option, min, max, text);
+        return -EINVAL;
+    }
+    *value = v;
+    return 0;
+}

@@ -23,18 +23,6 @@ _Static_assert(sizeof VALUE - 1 == RSHM_VALUE_BYTES, "the value has the size tha
 /* A server that hangs must not hang the tool; long beside any pause of a scheduler. */
 #define REPLY_TIMEOUT_S 3
 
-const char *rshm_transport_id(enum rshm_transport t)
-{
-    static const char *const ids[] = {"tcp", "unix", "shm"};
-    return ids[t];
-}
-
-const char *rshm_transport_name(enum rshm_transport t)
-{
-    static const char *const names[] = {"TCP", "Unix socket", "shared memory"};
-    return names[t];
-}
-
 static bool use_shared_memory(redisContext *c)
 {
     redisReply *reply = redisUseSharedMemory(c);

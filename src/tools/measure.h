@@ -5,15 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tools/endpoint.h"
 #include "tools/server.h"
-
-struct redisContext;
-
-enum rshm_transport { RSHM_TCP, RSHM_UNIX, RSHM_MEMORY };
-#define RSHM_TRANSPORTS 3
-
-const char *rshm_transport_id(enum rshm_transport t);   /* tcp, unix, shm: as in JSON */
-const char *rshm_transport_name(enum rshm_transport t); /* for people */
 
 /* Connects to the server. NULL after a message, also if shared memory was asked for and is not to be had. */
 struct redisContext *rshm_link_open(const struct rshm_server *server, enum rshm_transport t);

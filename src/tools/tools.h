@@ -23,4 +23,7 @@ int rshm_executable_dir(char *dir, size_t dir_bytes);
 /* Reads a number in [min, max] from an option's text. Returns 0, or -EINVAL after a complaint that names the option. */
 int rshm_parse_number(const char *option, const char *text, double min, double max, double *value);
 
+/* The same for a whole number. */
+int rshm_parse_integer(const char *option, const char *text, long long min, long long max, long long *value);
+
 #endif
