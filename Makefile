@@ -32,6 +32,8 @@ HIREDIS_PKG = PKG_CONFIG_PATH=$${PKG_CONFIG_PATH:+$$PKG_CONFIG_PATH:}$(CURDIR)/b
 HIREDIS_CFLAGS = $(patsubst -I%,-isystem%,$(shell $(HIREDIS_PKG) --cflags "hiredis >= 1.0" 2>/dev/null))
 HIREDIS_LIBS   = $(shell $(HIREDIS_PKG) --libs "hiredis >= 1.0" 2>/dev/null)
 HIREDIS_LIBDIR = $(shell $(HIREDIS_PKG) --variable=libdir "hiredis >= 1.0" 2>/dev/null)
+TOOLS_CFLAGS   = $(patsubst -I%,-isystem%,$(shell pkg-config --cflags libevent_core zlib 2>/dev/null))
+TOOLS_LIBS     = $(or $(shell pkg-config --libs libevent_core zlib 2>/dev/null),-levent_core -lz) -lm
 
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS  ?= -O2 -g
@@ -63,7 +65,7 @@ all-nohiredis: $(O)/libcharfifo.a $(O)/module-shm.so
 $(O)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  CC    $<")
-	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter src/client/% src/tools/% examples/% tests/%,$<),$(HIREDIS_CFLAGS)) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter src/client/% src/tools/% examples/% tests/%,$<),$(HIREDIS_CFLAGS)) $(if $(filter src/tools/%,$<),$(TOOLS_CFLAGS)) -MMD -MP -c $< -o $@
 
 $(O)/libcharfifo.a: $(call obj,$(FIFO))
 	$(if $(Q),@echo "  AR    $@")
@@ -90,7 +92,7 @@ $(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.0
 $(O)/redis-shm: $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a
 	$(if $(Q),@echo "  LD    $@")
 	$(Q)$(CC) -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_LIBS) \
-	    $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) -lm
+	    $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) $(TOOLS_LIBS)
 comma := ,
 
 .PHONY: deps

@@ -29,7 +29,8 @@ needed() {
 		py pytest         | python3-pytest | pytest (for python3) | the server tests
 		py redis          | python3-redis  | redis (for python3)  | the server tests
 		prog spin         | spin           | spin                 | the model of sleep and wake
-		pc libevent       | libevent-dev   | libevent             | the asynchronous tests and example
+		pc libevent_core  | libevent-dev   | libevent             | asynchronous clients: redis-shm bench, tests, example
+		pc zlib           | zlib1g-dev     | zlib                 | HdrHistogram logs of redis-shm bench
 		pc libuv          | libuv1-dev     | libuv                | the asynchronous tests
 		pc glib-2.0       | libglib2.0-dev | glib                 | the asynchronous tests
 		header ev.h       | libev-dev      | libev                | the asynchronous tests

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,26 +91,6 @@ static int parse_options(int argc, char **argv, struct options *o)
 }
 
 /* ---- where things are ---- */
-
-static int find_module(const char *wanted, char *module)
-{
-    static const char *const beside[] = {"module-shm.so", "../lib/redis/modules/module-shm.so"};
-    char dir[PATH_MAX - 64], path[PATH_MAX];
-    if (wanted != NULL) {
-        if (realpath(wanted, module) != NULL)
-            return 0;
-        rshm_complain("no module %s: %s", wanted, strerror(errno));
-        return -ENOENT;
-    }
-    if (rshm_executable_dir(dir, sizeof dir) == 0)
-        for (size_t i = 0; i < sizeof beside / sizeof beside[0]; i++) {
-            snprintf(path, sizeof path, "%s/%s", dir, beside[i]);
-            if (realpath(path, module) != NULL)
-                return 0;
-        }
-    rshm_complain("module-shm.so is neither beside this program nor in ../lib/redis/modules; name it with --module PATH");
-    return -ENOENT;
-}
 
 static int make_dirs(char *path)
 {
@@ -351,7 +330,7 @@ int rshm_demo_main(int argc, char **argv)
         return code;
     rshm_stop_catch();
     rshm_host_describe(&d.host);
-    int r = find_module(o.module, module);
+    int r = rshm_server_find_module(o.module, module);
     if (r == 0)
         r = rshm_server_find(o.server, program, sizeof program);
     if (r == 0)

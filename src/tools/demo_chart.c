@@ -1,18 +1,14 @@
 /* demo_chart.c - the demo's bar chart: a gnuplot script with the figures in it, and gnuplot run on it. */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "tools/demo.h"
-#include "tools/stop.h"
+#include "tools/gnuplot.h"
 #include "tools/tools.h"
 
 #define SCRIPT "latency_barchart.gp"
-#define NO_GNUPLOT 127
 
 static double p50_us(const struct rshm_part *p, enum rshm_transport t)
 {
@@ -108,32 +104,6 @@ static void script(const struct rshm_demo *d, FILE *f)
           f);
 }
 
-/* Runs gnuplot in dir. Its exit status, NO_GNUPLOT if it is not installed, or -errno. */
-static int run_gnuplot(const char *dir)
-{
-    pid_t parent = getpid(), pid = fork();
-    int status;
-    if (pid < 0)
-        return -errno;
-    if (pid == 0) {
-        rshm_stop_child(parent);
-        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || chdir(dir) != 0)
-            _exit(1);
-        execlp("gnuplot", "gnuplot", SCRIPT, (char *)NULL);
-        _exit(errno == ENOENT ? NO_GNUPLOT : 1);
-    }
-    while (waitpid(pid, &status, 0) < 0) {
-        if (errno != EINTR)
-            return -errno;
-        if (rshm_stop_signal() != 0) {
-            rshm_stop_end_child(pid, 500);
-            return -EINTR;
-        }
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -ECHILD;
-}
-
 int rshm_demo_draw(const struct rshm_demo *d, const char *dir)
 {
     char path[PATH_MAX];
@@ -150,8 +120,8 @@ int rshm_demo_draw(const struct rshm_demo *d, const char *dir)
         rshm_complain("cannot write %s", path);
         return -EIO;
     }
-    int r = run_gnuplot(dir);
-    if (r == NO_GNUPLOT) {
+    int r = rshm_gnuplot_run(dir, SCRIPT);
+    if (r == RSHM_NO_GNUPLOT) {
         rshm_complain("no chart: gnuplot is not installed (on Debian and Ubuntu: sudo apt-get install gnuplot-nox)");
         return -ENOENT;
     }

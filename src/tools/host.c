@@ -2,6 +2,7 @@
 #include "tools/host.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
@@ -97,4 +98,34 @@ uint64_t rshm_process_cpu_ns(pid_t pid)
     if ((pid != 0 && clock_getcpuclockid(pid, &clock) != 0) || clock_gettime(clock, &t) != 0)
         return 0;
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t thread_switches(const char *status)
+{
+    char line[256];
+    uint64_t sum = 0, n;
+    FILE *f = fopen(status, "re");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "voluntary_ctxt_switches: %" SCNu64, &n) == 1 || sscanf(line, "nonvoluntary_ctxt_switches: %" SCNu64, &n) == 1)
+            sum += n;
+    if (f != NULL)
+        fclose(f);
+    return sum;
+}
+
+uint64_t rshm_process_switches(pid_t pid)
+{
+    char path[300];
+    uint64_t sum = 0;
+    snprintf(path, sizeof path, "/proc/%ld/task", (long)pid);
+    DIR *d = opendir(path);
+    if (d == NULL)
+        return 0;
+    for (const struct dirent *e; (e = readdir(d)) != NULL;)
+        if (isdigit((unsigned char)e->d_name[0])) {
+            snprintf(path, sizeof path, "/proc/%ld/task/%s/status", (long)pid, e->d_name);
+            sum += thread_switches(path);
+        }
+    closedir(d);
+    return sum;
 }

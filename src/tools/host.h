@@ -23,4 +23,7 @@ int rshm_host_busy(struct rshm_host_busy *b);
 /* CPU time that a process has used, all threads, user and system; pid 0: this one. 0 if it cannot be told. */
 uint64_t rshm_process_cpu_ns(pid_t pid);
 
+/* How often the threads that a process has now have been taken off a CPU, by themselves or by the scheduler. 0 if it cannot be told. */
+uint64_t rshm_process_switches(pid_t pid);
+
 #endif

@@ -9,12 +9,14 @@ static const struct subcommand {
     int (*run)(int argc, char **argv);
     const char *what;
 } subcommands[] = {
+    {"bench", rshm_bench_main, "any load over TCP, Unix socket and shared memory, in turns: latency, throughput, CPU time"},
     {"demo", rshm_demo_main, "a private server, and how fast it answers over TCP, Unix socket and shared memory"},
 };
 #define SUBCOMMANDS (sizeof subcommands / sizeof subcommands[0])
 
 static const char examples[] =
     "  redis-shm demo                      two tables, a chart and latency.json, in less than a minute\n"
+    "  redis-shm bench --start             the same figures from a load that can be chosen\n"
     "  redis-shm demo --server /opt/valkey/bin/valkey-server --out /tmp/valkey\n";
 
 static void help(FILE *to)

@@ -82,6 +82,26 @@ int rshm_server_find(const char *wanted, char *program, size_t program_bytes)
     return -ENOENT;
 }
 
+int rshm_server_find_module(const char *wanted, char module[PATH_MAX])
+{
+    static const char *const beside[] = {"module-shm.so", "../lib/redis/modules/module-shm.so"};
+    char dir[PATH_MAX - 64], path[PATH_MAX];
+    if (wanted != NULL) {
+        if (realpath(wanted, module) != NULL)
+            return 0;
+        rshm_complain("no module %s: %s", wanted, strerror(errno));
+        return -ENOENT;
+    }
+    if (rshm_executable_dir(dir, sizeof dir) == 0)
+        for (size_t i = 0; i < sizeof beside / sizeof beside[0]; i++) {
+            snprintf(path, sizeof path, "%s/%s", dir, beside[i]);
+            if (realpath(path, module) != NULL)
+                return 0;
+        }
+    rshm_complain("module-shm.so is neither beside this program nor in ../lib/redis/modules; name it with --module PATH");
+    return -ENOENT;
+}
+
 /* ---- its directory ---- */
 
 static int make_dir(struct rshm_server *s)

@@ -23,6 +23,9 @@ struct rshm_server {
  * 0, or -ENOENT after saying what to install. */
 int rshm_server_find(const char *wanted, char *program, size_t program_bytes);
 
+/* Finds the module: the given path or, if NULL, module-shm.so beside this program or where it is installed. 0, or -ENOENT after a message. */
+int rshm_server_find_module(const char *wanted, char module[PATH_MAX]);
+
 /* Starts program with the module (absolute path) loaded and waits until it answers. 0, or -errno after a message; then nothing
  * is left over. -EINTR, without a message: a signal asked this process to end. */
 int rshm_server_start(struct rshm_server *s, const char *program, const char *module);
