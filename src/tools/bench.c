@@ -77,8 +77,8 @@ static int write_files(const struct rshm_bench *b, struct files *f)
             r = rshm_outfile_commit(all[i].file);
         }
     for (size_t i = 0; r == 0 && i < o->plot_count; i++) {
-        const char *name = o->plots[i], *draft = f->plots[i].draft;
-        r = rshm_bench_draw(b, draft[0] != '\0' ? draft : name, strcmp(name + strlen(name) - 4, ".svg") == 0);
+        const char *name = o->plots[i];
+        r = rshm_bench_draw(b, fileno(f->plots[i].to), strcmp(name + strlen(name) - 4, ".svg") == 0);
         if (r == 0)
             r = rshm_outfile_commit(&f->plots[i]);
     }

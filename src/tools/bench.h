@@ -145,8 +145,8 @@ void rshm_bench_write_json(const struct rshm_bench *b, FILE *to);
 void rshm_bench_write_csv(const struct rshm_bench *b, FILE *to);
 void rshm_bench_write_hdr_log(const struct rshm_bench *b, FILE *to);
 
-/* Draws into the open draft of a file whose name ends in .png or .svg. 0 or -errno after a message. */
-int rshm_bench_draw(const struct rshm_bench *b, const char *draft, bool svg);
+/* Draws a chart, as PNG or SVG. 0 or -errno after a message. */
+int rshm_bench_draw(const struct rshm_bench *b, int out_fd, bool svg);
 
 /* Shares of the spectrum: halves of what is left, each in five steps, as HdrHistogram prints it, up to the last that a count tells apart.
  * i counts from 0; returns the share, or 1 for the last. */

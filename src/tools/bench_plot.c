@@ -17,12 +17,12 @@
 /* Colours that are apart in lightness too; rows of one transport share one, and differ in dashes and points. */
 static const char *const colours[RSHM_TRANSPORTS] = {"#8a8f98", "#3b7dc4", "#d9480f"};
 
-/* In a gnuplot string of single quotes. */
+/* In a gnuplot string of single quotes, which some versions cannot have inside; nor anything that it might run. */
 static void put_quoted(FILE *f, const char *text)
 {
     fputc('\'', f);
     for (; *text != '\0'; text++)
-        fprintf(f, *text == '\'' ? "''" : "%c", *text);
+        fputc(*text == '\'' || *text == '`' ? '"' : *text, f);
     fputc('\'', f);
 }
 
@@ -39,13 +39,11 @@ static double us(const struct rshm_bench_row *row, double share)
 /* The figures, as named blocks: $bars, $spectrum_N a row, $load_N a series. Returns how many rows there are. */
 static size_t data(const struct rshm_bench *b, FILE *f)
 {
-    char label[128];
     size_t n = 0;
     fputs("$bars << END\n", f);
     for (size_t i = 0; i < b->row_count; i++)
         if (b->rows[i].round_count > 0)
-            fprintf(f, "%zu %.3f %d \"%s\"\n", n++, us(&b->rows[i], 0.5), (int)b->rows[i].transport,
-                    rshm_bench_label(b, &b->rows[i], label, sizeof label));
+            fprintf(f, "%zu %.3f %d\n", n++, us(&b->rows[i], 0.5), (int)b->rows[i].transport);
     fputs("END\n", f);
     for (size_t i = 0, k = 0; i < b->row_count && k < SPECTRA_MAX; i++) {
         const struct rshm_bench_row *row = &b->rows[i];
@@ -75,18 +73,24 @@ static size_t data(const struct rshm_bench *b, FILE *f)
 static void bars(const struct rshm_bench *b, size_t rows, FILE *f)
 {
     double low = INFINITY;
+    char label[128];
     for (size_t i = 0; i < b->row_count; i++)
         if (b->rows[i].round_count > 0)
             low = fmin(low, us(&b->rows[i], 0.5));
     fprintf(f, "set title 'median (p50)'\nset ylabel 'microseconds'\nset logscale y 10\nset yrange [%g:*]\nset xrange [-0.7:%g]\n"
-            "set xtics rotate by %d right noenhanced\n", pow(10, floor(log10(fmax(low, 0.001) / 3))), (double)rows - 0.3, rows > 3 ? 45 : 0);
-    if (rows <= 3)
-        fputs("set xtics norotate center\n", f);
+            "set xtics %s noenhanced scale 0 (", pow(10, floor(log10(fmax(low, 0.001) / 3))), (double)rows - 0.3,
+            rows > 3 ? "rotate by 45 right" : "norotate center");
+    for (size_t i = 0, n = 0; i < b->row_count; i++)
+        if (b->rows[i].round_count > 0) {
+            fputs(n > 0 ? ", " : "", f);
+            put_quoted(f, rshm_bench_label(b, &b->rows[i], label, sizeof label));
+            fprintf(f, " %zu", n++);
+        }
+    fputs(")\n", f);
     fputs("set style fill solid 1.0 noborder\nshown(y) = y < 10 ? sprintf('%.2f', y) : y < 100 ? sprintf('%.1f', y) : sprintf('%.0f', y)\nplot ", f);
     for (int t = 0; t < RSHM_TRANSPORTS; t++)
-        fprintf(f, "$bars using ($3 == %d ? $1 : NaN):2:(0.7):xtic(4) with boxes lc rgb '%s' notitle, ", t, colours[t]);
+        fprintf(f, "$bars using ($3 == %d ? $1 : NaN):2:(0.7) with boxes lc rgb '%s' notitle, ", t, colours[t]);
     fputs("$bars using 1:2:(shown($2)) with labels offset 0,0.7 notitle\n", f);
-    fputs("unset xtics\nset xtics norotate autofreq\n", f);
 }
 
 static void spectra(const struct rshm_bench *b, FILE *f)
@@ -94,7 +98,7 @@ static void spectra(const struct rshm_bench *b, FILE *f)
     char label[128];
     size_t k = 0;
     fputs("set title 'percentile spectrum'\nset xlabel 'percentile'\nset logscale x 10\nset xrange [1:*]\nset yrange [*:*]\n"
-          "set xtics ('0' 1, '90' 10, '99' 100, '99.9' 1000, '99.99' 10000, '99.999' 100000, '99.9999' 1000000)\nset key top left\nplot ", f);
+          "set xtics norotate center scale 1 ('0' 1, '90' 10, '99' 100, '99.9' 1000, '99.99' 10000, '99.999' 100000, '99.9999' 1000000)\nset key bmargin center horizontal samplen 2\nplot ", f);
     for (size_t i = 0; i < b->row_count && k < SPECTRA_MAX; i++)
         if (b->rows[i].round_count > 0) {
             fprintf(f, "%s$spectrum_%zu using 1:2 with lines lw 2 dt %zu lc rgb '%s' title ", k > 0 ? ", " : "", k, k / 3 + 1,
@@ -103,7 +107,7 @@ static void spectra(const struct rshm_bench *b, FILE *f)
             fputs(" noenhanced", f);
             k++;
         }
-    fputs("\nunset xtics\nset xtics autofreq\n", f);
+    fputs("\n", f);
 }
 
 static void load(const struct rshm_bench *b, FILE *f)
@@ -111,7 +115,7 @@ static void load(const struct rshm_bench *b, FILE *f)
     char name[64];
     bool begun = false;
     int point = 5;
-    fputs("set title 'throughput against latency'\nset xlabel 'requests per second'\nset xrange [*:*]\nset yrange [*:*]\nset format x '%.0s%c'\nplot ", f);
+    fputs("set title 'latency against requests per second'\nunset xlabel\nset xrange [*:*]\nset xtics autofreq\nset yrange [*:*]\nset format x '%.0s%c'\nplot ", f);
     for (size_t i = 0; i < b->row_count; i++) {
         const struct rshm_bench_row *row = &b->rows[i];
         bool first = row->round_count > 0;
@@ -129,17 +133,16 @@ static void load(const struct rshm_bench *b, FILE *f)
     fputs("\n", f);
 }
 
-static void script(const struct rshm_bench *b, const char *output, bool svg, FILE *f)
+static void script(const struct rshm_bench *b, bool svg, FILE *f)
 {
     char size[48];
     size_t rows = data(b, f);
     rshm_bench_size_text(&b->options->sizes[0], size, sizeof size);
-    fprintf(f, "set encoding utf8\n%s\nset output ", svg ? "set terminal svg size 1500,620 font 'DejaVu Sans,11' background rgb 'white'"
+    fprintf(f, "set encoding utf8\n%s\n", svg ? "set terminal svg size 1500,620 font 'DejaVu Sans,11' background rgb 'white'"
                                                          : "if (strstrt(GPVAL_TERMINALS, 'pngcairo') > 0) {\n"
                                                            "    set terminal pngcairo size 1500,620 font 'DejaVu Sans,11' background rgb 'white'\n"
                                                            "} else {\n    set terminal png size 1500,620\n}");
-    put_quoted(f, output);
-    fputs("\nset multiplot layout 1,3 title ", f);
+    fputs("set multiplot layout 1,3 title ", f);
     char title[512];
     snprintf(title, sizeof title, "redis-shm bench: %s%s%s · %s, %d CPU%s · %s", b->options->command,
              rshm_workload_has_values(&b->workload) && b->options->size_count == 1 ? ", bytes: " : "",
@@ -150,24 +153,23 @@ static void script(const struct rshm_bench *b, const char *output, bool svg, FIL
           "set grid ytics mytics lt 1 lw 1 lc rgb '#cccccc', lt 1 lw 0.5 lc rgb '#eeeeee'\n", f);
     bars(b, rows, f);
     spectra(b, f);
-    fputs("unset logscale x\n", f);
     load(b, f);
-    fputs("unset multiplot\nset output\n", f);
+    fputs("unset multiplot\n", f);
 }
 
-int rshm_bench_draw(const struct rshm_bench *b, const char *draft, bool svg)
+int rshm_bench_draw(const struct rshm_bench *b, int out_fd, bool svg)
 {
-    char dir[] = "/tmp/redis-shm-plot.XXXXXX", path[PATH_MAX], output[PATH_MAX];
+    char dir[] = "/tmp/redis-shm-plot.XXXXXX", path[PATH_MAX];
     int r = 0;
-    if (realpath(draft, output) == NULL || mkdtemp(dir) == NULL) {
+    if (mkdtemp(dir) == NULL) {
         r = -errno;
-        rshm_complain("cannot draw %s: %s", draft, strerror(-r));
+        rshm_complain("no chart: cannot make a directory in /tmp: %s", strerror(-r));
         return r;
     }
     snprintf(path, sizeof path, "%s/" SCRIPT, dir);
     FILE *f = fopen(path, "we");
     if (f != NULL)
-        script(b, output, svg, f);
+        script(b, svg, f);
     bool bad = f == NULL || ferror(f);
     if (f != NULL && fclose(f) != 0)
         bad = true;
@@ -175,7 +177,7 @@ int rshm_bench_draw(const struct rshm_bench *b, const char *draft, bool svg)
         rshm_complain("cannot write %s", path);
         r = -EIO;
     } else {
-        r = rshm_gnuplot_run(dir, SCRIPT);
+        r = rshm_gnuplot_run(dir, SCRIPT, out_fd);
         if (r > 0)
             rshm_complain("gnuplot failed: no chart");
         r = r > 0 ? -EIO : r;

@@ -83,8 +83,11 @@ static void *work(void *arg)
     w->result = driver_of(l)->connect(w);
     sem_post(&l->connected);
     wait_for(&l->go, 1);
-    if (!l->cancelled)
+    const struct timespec begin = {.tv_sec = (time_t)(l->warm_ns / 1000000000u), .tv_nsec = (long)(l->warm_ns % 1000000000u)};
+    if (!l->cancelled) {
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &begin, NULL); /* all at once; and without a warm-up every request counts */
         driver_of(l)->load(w);
+    }
     if (atomic_fetch_sub(&l->running, 1) == 1)
         sem_post(&l->ended);
     return NULL;

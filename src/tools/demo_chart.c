@@ -120,7 +120,7 @@ int rshm_demo_draw(const struct rshm_demo *d, const char *dir)
         rshm_complain("cannot write %s", path);
         return -EIO;
     }
-    int r = rshm_gnuplot_run(dir, SCRIPT);
+    int r = rshm_gnuplot_run(dir, SCRIPT, -1);
     if (r == RSHM_NO_GNUPLOT) {
         rshm_complain("no chart: gnuplot is not installed (on Debian and Ubuntu: sudo apt-get install gnuplot-nox)");
         return -ENOENT;

@@ -8,7 +8,7 @@
 
 #include "tools/stop.h"
 
-int rshm_gnuplot_run(const char *dir, const char *script)
+int rshm_gnuplot_run(const char *dir, const char *script, int out_fd)
 {
     pid_t parent = getpid(), pid = fork();
     int status;
@@ -17,7 +17,7 @@ int rshm_gnuplot_run(const char *dir, const char *script)
     if (pid == 0) {
         rshm_stop_child(parent);
         int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || chdir(dir) != 0)
+        if (null < 0 || dup2(null, 0) < 0 || dup2(out_fd >= 0 ? out_fd : null, 1) < 0 || chdir(dir) != 0)
             _exit(1);
         execlp("gnuplot", "gnuplot", script, (char *)NULL);
         _exit(errno == ENOENT ? RSHM_NO_GNUPLOT : 1);
