@@ -205,6 +205,9 @@ static int keep_round(struct rshm_bench *b, struct rshm_bench_row *row, const st
         row->wrong_replies += w->wrong_replies;
     }
     round.requests = rshm_histogram_count(&sum);
+    /* Nobody was at work in the rest of the time, in a pause or until the next request was due: it counts all the same. */
+    if (!round.partial && l->end_ns != UINT64_MAX && last_ns < l->end_ns)
+        last_ns = l->end_ns;
     round.elapsed_ns = last_ns - l->begin_ns;
     if (round.requests > 0 && round.elapsed_ns > 0) {
         round.p50_ns = rshm_histogram_percentile_ns(&sum, 0.5);

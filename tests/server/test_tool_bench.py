@@ -5,6 +5,8 @@ import importlib
 import io
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -277,20 +279,37 @@ def test_ctrl_c_prints_what_there_is_and_ends_the_private_server(tmp_path, clien
 def test_ctrl_c_ends_it_also_when_the_server_hangs(start_server):
     server = start_server()
     for client in ("sync", "async"):
-        for transport in TRANSPORTS:
-            p = subprocess.Popen([TOOL, "bench", "-q", *map(str, at(server)), "--transport", transport, "--seconds", "60", "--rounds", "1",
-                                  "--client", client], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for transport in (["tcp"], ["unix"], ["shm"], ["shm", "--mode", "poll"], ["shm", "--mode", "block"]):
+            p = subprocess.Popen([TOOL, "bench", "-q", *map(str, at(server)), "--seconds", "60", "--rounds", "1", "--client", client,
+                                  "--transport", *transport], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             before = calls(server, "get")
             assert eventually(lambda: calls(server, "get") > before)
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 time.sleep(0.2)
                 p.send_signal(signal.SIGINT)
-                time.sleep(2)
+                eventually(lambda: p.poll() is not None, 1)
             finally:
                 os.kill(server.pid, signal.SIGCONT)
             p.communicate(timeout=20)
             assert p.returncode == -signal.SIGINT
+
+
+def test_progress_on_a_terminal_is_one_line_with_rate_and_time_left(server):
+    ours, its = pty.openpty()
+    p = subprocess.Popen([TOOL, "bench", *map(str, at(server)), "--seconds", "1.5", "--rounds", "1", "--transport", "unix"], stdout=subprocess.PIPE, stderr=its)
+    os.close(its)
+    text = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            text += chunk
+    except OSError:  # EIO: the other end is closed
+        pass
+    os.close(ours)
+    p.communicate()
+    assert p.returncode == 0 and b"\n" not in text and text.endswith(b"\r\x1b[K")
+    lines = [line for line in text.split(b"\r\x1b[K") if line]
+    assert len(lines) >= 3 and all(re.search(rb"unix, 1 client, \d+ requests/s, about \d+ s left$", line) for line in lines), lines
 
 
 def test_a_server_that_dies_is_one_clear_line_and_no_file(start_server, tmp_path):
