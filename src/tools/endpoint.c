@@ -103,6 +103,12 @@ const char *rshm_endpoint_describe(const struct rshm_endpoint *e, enum rshm_tran
     return text;
 }
 
+const char *rshm_endpoint_peer(const redisContext *c, char *text, size_t text_bytes)
+{
+    const struct rshm_endpoint e = {.host = c->tcp.host, .port = c->tcp.port, .path = c->unix_sock.path};
+    return rshm_endpoint_describe(&e, RSHM_UNIX, text, text_bytes);
+}
+
 int rshm_endpoint_is_local(const struct rshm_endpoint *e)
 {
     struct addrinfo *found, hints = {.ai_socktype = SOCK_DGRAM};
