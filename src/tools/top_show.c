@@ -88,10 +88,10 @@ void rshm_top_print(const struct rshm_top_look *look, const char *where, const c
     line(&p, text, bold);
     for (size_t i = 0; i < look->session_count; i++) {
         const struct rshm_top_session *s = &look->sessions[i];
-        snprintf(text, sizeof text, "%8" PRIu64 " %-11s %6s %6s %6s %6s %6s %5.1f %5.1f  %-21s %-16s %s", s->id, s->state, amount(s->requests_s, a[0]),
+        snprintf(text, sizeof text, "%8" PRIu64 " %-11s %6s %6s %6s %6s %6s %5.1f %5.1f  %-21.21s %-16.16s %s", s->id, s->state, amount(s->requests_s, a[0]),
                  amount(s->in_s, a[1]), amount(s->out_s, a[2]), amount(s->bells_in_s, a[3]), amount(s->bells_out_s, a[4]),
                  fill_percent(s->request_backlog_bytes, s->ring_bytes), fill_percent(s->reply_backlog_bytes, s->ring_bytes),
-                 s->described ? s->address : "-", s->name[0] != '\0' ? s->name : "-", s->command[0] != '\0' ? s->command : "-");
+                 !s->described ? "-" : s->address[0] == '/' ? "unix" : s->address, s->name[0] != '\0' ? s->name : "-", s->command[0] != '\0' ? s->command : "-");
         if (!line(&p, text, false))
             break;
     }
