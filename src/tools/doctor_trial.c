@@ -12,7 +12,7 @@
 #include "tools/stop.h"
 
 #define PINGS 1000
-#define WARM_UP 500 /* both sides learn that the other is awake, and may have to leave a CPU that they share */
+#define WARM_UP_NS 100000000u /* both sides learn that the other is awake, and may have to leave a CPU that they share: up to 30 ms */
 
 /* False: the connection failed, or a reply was wrong. */
 static bool pings(redisContext *c, uint64_t *ns, size_t count)
@@ -37,8 +37,11 @@ static void compare(struct rshm_doctor *d, redisContext *memory)
     const char *socket_name = rshm_transport_name(d->c->connection_type == REDIS_CONN_UNIX ? RSHM_UNIX : RSHM_TCP);
     redisContext *both[] = {memory, d->c};
     bool right = true;
-    for (int i = 0; right && i < 2; i++)
-        right = pings(both[i], NULL, WARM_UP) && pings(both[i], ns[i], PINGS);
+    for (int i = 0; right && i < 2; i++) {
+        for (uint64_t end_ns = rshm_now_ns() + WARM_UP_NS; right && rshm_now_ns() < end_ns && rshm_stop_signal() == 0;)
+            right = pings(both[i], NULL, 1);
+        right = right && pings(both[i], ns[i], PINGS);
+    }
     if (!right || !redisIsSharedMemoryInitialized(memory)) {
         rshm_doctor_find(d, RSHM_PROBLEM, "trial", "the server's log may say more", "a session was opened, but PING over it failed: %s",
                          memory->errstr[0] != '\0' ? memory->errstr : d->c->errstr[0] != '\0' ? d->c->errstr : "wrong reply");
