@@ -71,7 +71,7 @@ bench-wait: $(O)/tests/bench/bench_wait $(O)/module-shm.so
 # Tests against a real redis-server (tests/server, pytest): Debian's python3-pytest and python3-redis, REDIS_SERVER=path for
 # another server, PYTEST_ARGS='-k name' for some of them.
 .PHONY: test-server
-test-server: $(O)/module-shm.so $(O)/libhiredis_shm.so
+test-server: $(O)/module-shm.so $(O)/libhiredis_shm.so $(O)/redis-shm
 	@RSHM_BUILD=$(abspath $(O)) RSHM_HIREDIS_LIBDIR=$(HIREDIS_LIBDIR) CC='$(CC)' PYTHONDONTWRITEBYTECODE=1 \
 	    $(PYTHON) -m pytest -q -p no:cacheprovider tests/server $(PYTEST_ARGS)
 

@@ -37,7 +37,7 @@ void rshm_doctor_place(struct rshm_doctor *d)
     bool unix_socket = d->c->connection_type == REDIS_CONN_UNIX;
     const struct rshm_endpoint peer = {.host = d->c->tcp.host};
     if (!unix_socket && rshm_endpoint_is_local(&peer) != 1) {
-        rshm_doctor_find(d, RSHM_PROBLEM, "host", "run the client on the server's host; elsewhere TCP is the way",
+        rshm_doctor_find(d, RSHM_PROBLEM, "host", "run the client on the server's host (in a container there: with its Unix socket, -s PATH); elsewhere TCP is the way",
                          "%s is another host, and shared memory is only within one", d->c->tcp.host);
         return;
     }

@@ -35,7 +35,7 @@ static void compare(struct rshm_doctor *d, redisContext *memory)
 {
     static uint64_t ns[2][PINGS];
     const char *socket_name = rshm_transport_name(d->c->connection_type == REDIS_CONN_UNIX ? RSHM_UNIX : RSHM_TCP);
-    /* The socket first: where sessions have left client and server on two CPUs, a socket would pay for waking one of them. */
+    /* The socket first, as it finds the machine: sessions leave client and server on two CPUs. */
     redisContext *both[] = {d->c, memory};
     bool right = true;
     for (int i = 0; right && i < 2; i++) {

@@ -293,7 +293,7 @@ static int open_unix(const struct attempt *a, redisContext **c)
     if (e->path != NULL)
         return open_socket(a, e->path, NULL, 0, c);
     if (rshm_endpoint_is_local(e) == 0)
-        return fail(a, -EOPNOTSUPP, "%s is another host, and a Unix socket is of this one: use --transport tcp", e->host);
+        return fail(a, -EOPNOTSUPP, "%s is another host, and a Unix socket is of this one: use TCP", e->host);
     int r = open_socket(a, NULL, e->host, e->port, c);
     if (r < 0)
         return r;
@@ -325,7 +325,8 @@ static int open_memory(const struct attempt *a, int wait_mode, redisContext **ou
 {
     const struct rshm_endpoint *e = a->e;
     if (e->path == NULL && rshm_endpoint_is_local(e) == 0)
-        return fail(a, -EOPNOTSUPP, "%s is another host, and shared memory is only within one: use --transport tcp", e->host);
+        return fail(a, -EOPNOTSUPP, "%s is another host, and shared memory is only within one: use TCP (from a container of the server's host: "
+                    "its Unix socket, -s PATH)", e->host);
     int r = open_socket(a, e->path, e->host, e->port, out);
     if (r < 0)
         return r;
