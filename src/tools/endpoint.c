@@ -153,7 +153,7 @@ static int fail_broken(const struct attempt *a, const redisContext *c, int error
         return fail(a, -ETIMEDOUT, "no answer within %d s: the server hangs or is busy, or this is a TLS port", RSHM_ENDPOINT_TIMEOUT_S);
     if (c->err == REDIS_ERR_PROTOCOL)
         return fail(a, -EPROTO, "what answers there is no Redis server (%s)", c->errstr);
-    if (c->err == REDIS_ERR_EOF)
+    if (c->err == REDIS_ERR_EOF || (c->err == REDIS_ERR_IO && (error == ECONNRESET || error == EPIPE)))
         return fail(a, -ECONNRESET, "the server closed the connection: it refuses this client, or this is a TLS port");
     return fail(a, error > 0 ? -error : -EIO, "connection lost: %s", c->errstr);
 }
