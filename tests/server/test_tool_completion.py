@@ -1,4 +1,4 @@
-"""Completion in bash and zsh: real shells, asked what they would offer, against what --help says."""
+"""The manual page, and completion in bash and zsh (real shells, asked what they would offer), against what --help says."""
 import os
 import re
 import select
@@ -19,6 +19,14 @@ def commands():
 
 def options(command):
     return set(re.findall(r"(?m)^ +(?:-., )?(--[a-z0-9-]+)", tool(command, "--help").stdout))
+
+
+def test_the_manual_page_has_every_command_and_every_option():
+    page = (ROOT / "man" / "redis-shm.1").read_text().replace("\\-", "-")
+    for command in commands():
+        assert f".B redis-shm {command}\n" in page and f".SS redis-shm {command}\n" in page
+        for option in options(command):
+            assert re.search(rf"^\.[A-Z]+ .*{option}\b", page, re.M), f"{command} {option}"
 
 
 def bash(*words, cwd=None):

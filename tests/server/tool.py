@@ -7,6 +7,7 @@
 import fcntl
 import json
 import os
+import pathlib
 import pty
 import select
 import signal
@@ -15,9 +16,9 @@ import subprocess
 import termios
 import time
 
-from redis_server import BUILD, ROOT
+from redis_server import BUILD
 
-TOOL = BUILD / "redis-shm"
+TOOL = pathlib.Path(os.environ.get("RSHM_TOOL", BUILD / "redis-shm"))  # for instance one built with a sanitizer
 PATIENCE = 60  # seconds until a process that should have ended fails the test
 
 
