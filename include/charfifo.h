@@ -100,6 +100,12 @@ int charfifo_consume(charfifo *r, size_t n);
 /* Reader: bytes readable now, 0 or more, or -EPROTO. Walks the records: time grows with their number. */
 ssize_t charfifo_used_bytes(charfifo *r);
 
+/* For displays: how much of the capacity is taken, headers and padding included, and nothing else changes. Writer: by records that
+ * the reader has not given back yet; it gives back a quarter of the capacity at a time. Reader: by records not read to the end, as
+ * far as records_max of them reach (a look at each: bound it). Never more than the capacity, whatever the peer writes. */
+size_t charfifo_writer_backlog(const charfifo *w);
+size_t charfifo_reader_backlog(const charfifo *r, size_t records_max);
+
 /* Reader: 1 if read positions were published to the writer since this was last asked, else 0. Space comes back in batches of
  * a quarter of the capacity; whoever wakes a waiting writer does so when this says 1. */
 int charfifo_released(charfifo *r);

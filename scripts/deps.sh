@@ -37,6 +37,7 @@ needed() {
 		prog ps           | procps         | ps                   | the tests look at processes
 		prog openssl      | openssl        | openssl              | the tests make a certificate for a TLS connection
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
+		prog zsh          | zsh            | zsh                  | the tests ask it what it completes
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END
 	# Only for make O=build/clang CC=clang:

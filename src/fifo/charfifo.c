@@ -55,6 +55,11 @@ _Static_assert(_Alignof(struct end) <= _Alignof(charfifo), "charfifo.h aligns to
 _Static_assert(sizeof(struct control) == 2 * RSHM_CACHE_LINE, "shared layout");
 _Static_assert(offsetof(struct control, reader_closed) == 8, "shared layout");
 
+static const struct end *const_end_of(const charfifo *f)
+{
+    return (const struct end *)(const void *)f;
+}
+
 static struct end *end_of(charfifo *f)
 {
     return (struct end *)(void *)f;
@@ -351,6 +356,30 @@ ssize_t charfifo_used_bytes(charfifo *r)
             return fail(e);
     }
     return (ssize_t)sum;
+}
+
+size_t charfifo_writer_backlog(const charfifo *w)
+{
+    const struct end *e = const_end_of(w);
+    uint64_t read_pos = rshm_load_relaxed(&e->control->read_pos); /* a figure: nothing is reused because of it */
+    if ((read_pos & (LINE - 1)) != 0 || read_pos - e->peer_pos > e->pos - e->peer_pos)
+        read_pos = e->peer_pos;
+    return (size_t)(e->pos - read_pos);
+}
+
+size_t charfifo_reader_backlog(const charfifo *r, size_t records_max)
+{
+    const struct end *e = const_end_of(r);
+    uint64_t pos = e->pos, capacity = e->mask + 1;
+    bool eof = e->eof;
+    uint32_t tag;
+    for (size_t i = 0; i < records_max && !eof && e->failed == 0; i++) {
+        int64_t len = i == 0 && e->rec_len != 0 ? (int64_t)e->rec_len : look(e, pos, &eof, &tag); /* R1, though only for a figure */
+        if (len <= 0 || pos + record_bytes((uint64_t)len) - e->pos > capacity)
+            break;
+        pos += record_bytes((uint64_t)len);
+    }
+    return (size_t)(pos - e->pos);
 }
 
 int charfifo_released(charfifo *r)

@@ -48,8 +48,9 @@ int RedisModule_OnLoad(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     if (rshm_settings_load(ctx, argv, argc) != REDIS_OK)
         return REDIS_ERR;
     if (redis.CreateCommand(ctx, "shm.open", rshm_open_command, "deny-script no-monitor no-slowlog allow-stale", 0, 0, 0) != REDIS_OK ||
-        redis.CreateCommand(ctx, "shm.stats", rshm_stats_command, "readonly allow-loading allow-stale", 0, 0, 0) != REDIS_OK) {
-        redis.Log(ctx, "warning", "shm: the commands SHM.OPEN and SHM.STATS could not be registered");
+        redis.CreateCommand(ctx, "shm.stats", rshm_stats_command, "readonly allow-loading allow-stale", 0, 0, 0) != REDIS_OK ||
+        redis.CreateCommand(ctx, "shm.clients", rshm_clients_command, "readonly allow-loading allow-stale", 0, 0, 0) != REDIS_OK) {
+        redis.Log(ctx, "warning", "shm: the commands SHM.OPEN, SHM.STATS and SHM.CLIENTS could not be registered");
         return REDIS_ERR;
     }
     if (redis.RegisterInfoFunc != NULL && redis.InfoAddSection != NULL && redis.InfoAddFieldULongLong != NULL)

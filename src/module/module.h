@@ -41,8 +41,8 @@ extern const char *const rshm_refusal_names[RSHM_REFUSALS];
 extern uint64_t rshm_refused[RSHM_REFUSALS];
 redis_command_fn rshm_open_command;
 
-/* report.c: SHM.STATS and INFO shm */
-redis_command_fn rshm_stats_command;
+/* report.c: SHM.STATS, SHM.CLIENTS and INFO shm */
+redis_command_fn rshm_stats_command, rshm_clients_command;
 redis_info_fn rshm_info_section;
 
 #endif

@@ -13,6 +13,7 @@ typedef struct RedisModuleCallReply RedisModuleCallReply;
 typedef struct RedisModuleInfoCtx RedisModuleInfoCtx;
 
 enum { REDIS_OK = 0, REDIS_ERR = 1, REDIS_APIVER = 1 };
+enum { REDIS_POSTPONED_LENGTH = -1 };
 enum { REDIS_CTX_LUA = 1 << 0, REDIS_CTX_MULTI = 1 << 1 };
 enum { REDIS_CLIENTINFO_SSL = 1 << 0, REDIS_CLIENTINFO_VERSION = 1 };
 enum { REDIS_REPLY_IS_STRING = 0, REDIS_REPLY_IS_VERBATIM = 10 };
@@ -42,6 +43,7 @@ typedef void redis_info_fn(RedisModuleInfoCtx *, int for_crash_report);
     X(ReplyWithError, 1, int, (RedisModuleCtx *, const char *err))                                                                \
     X(ReplyWithArray, 1, int, (RedisModuleCtx *, long len))                                                                       \
     X(ReplyWithMap, 0, int, (RedisModuleCtx *, long pairs))                                                                       \
+    X(ReplySetArrayLength, 1, void, (RedisModuleCtx *, long len))                                                                 \
     X(ReplyWithLongLong, 1, int, (RedisModuleCtx *, long long))                                                                   \
     X(ReplyWithStringBuffer, 1, int, (RedisModuleCtx *, const char *, size_t len))                                                \
     X(Call, 1, RedisModuleCallReply *, (RedisModuleCtx *, const char *command, const char *fmt, ...))                             \

@@ -6,6 +6,8 @@
 #include "channel/clock.h"
 #include "redirect/session.h"
 
+#define BACKLOG_RECORDS_MAX 256 /* of each session that is listed: 10 us of looking at lines of another CPU */
+
 struct rshm_shared_state rshm_state;
 
 static pthread_mutex_t arena_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -129,6 +131,42 @@ void rshm_redirect_totals(struct rshm_redirect_totals *t)
     t->violations = rshm_load_relaxed(&rshm_state.violations);
     t->spin_hits = rshm_load_relaxed(&rshm_state.spin_hits);
     t->spin_misses = rshm_load_relaxed(&rshm_state.spin_misses);
+}
+
+/* Under arena_lock, which keeps s from being given back and taken again. */
+static void describe(struct rshm_session *s, struct rshm_session_info *row)
+{
+    const struct rshm_channel_stats *st = &s->ch.stats;
+    rshm_session_lock(s); /* the handles of the rings; and rshm_session_discard() unmaps under it */
+    *row = (struct rshm_session_info){
+        .client_id = s->client_id,
+        .fd = s->fd,
+        .state = s->state == RSHM_PROVISIONAL        ? "provisional"
+                 : s->state == RSHM_BROKEN           ? "broken"
+                 : rshm_load_relaxed(&s->is_hot) != 0 ? "hot"
+                                                     : "parked",
+        .ring_bytes = s->ch.map.ring_bytes,
+        .request_backlog_bytes = s->state == RSHM_OPEN ? charfifo_reader_backlog(&s->ch.in, BACKLOG_RECORDS_MAX) : 0,
+        .reply_backlog_bytes = s->state == RSHM_OPEN ? charfifo_writer_backlog(&s->ch.out) : 0,
+        .bytes_in = rshm_load_relaxed(&st->bytes_in), /* counters, as in add_stats() */
+        .bytes_out = rshm_load_relaxed(&st->bytes_out),
+        .messages_in = rshm_load_relaxed(&st->messages_in),
+        .messages_out = rshm_load_relaxed(&st->messages_out),
+        .bells_sent = rshm_load_relaxed(&st->bells_sent),
+        .bells_received = rshm_load_relaxed(&st->bells_received),
+    };
+    rshm_session_unlock(s);
+}
+
+uint32_t rshm_sessions_list(uint32_t *cursor, struct rshm_session_info *rows, uint32_t max)
+{
+    uint32_t n = 0;
+    pthread_mutex_lock(&arena_lock);
+    for (; *cursor < arena_used && n < max; ++*cursor)
+        if (rshm_state.arena[*cursor].client_id != 0)
+            describe(&rshm_state.arena[*cursor], &rows[n++]);
+    pthread_mutex_unlock(&arena_lock);
+    return n;
 }
 
 uint64_t rshm_sessions_now(void)

@@ -65,6 +65,19 @@ uint64_t rshm_sessions_now(void);
 uint64_t rshm_sessions_memory(void); /* bytes of shared memory that sessions have mapped */
 void rshm_redirect_totals(struct rshm_redirect_totals *t);
 
+/* One session, as SHM.CLIENTS tells it. */
+struct rshm_session_info {
+    uint64_t client_id;
+    int fd;
+    const char *state; /* "provisional" (not confirmed yet), "hot", "parked", "broken" */
+    uint64_t ring_bytes, request_backlog_bytes, reply_backlog_bytes; /* space taken in the rings, charfifo.h */
+    uint64_t bytes_in, bytes_out, messages_in, messages_out, bells_sent, bells_received;
+};
+
+/* Copies the next sessions, at most max, from *cursor (0 at first) on, which moves on. Returns how many; 0: that was all. Waits for no more
+ * than a call on each session that another thread is in. Any thread. */
+uint32_t rshm_sessions_list(uint32_t *cursor, struct rshm_session_info *rows, uint32_t max);
+
 /* The redirections. */
 ssize_t rshm_read(int fd, void *buf, size_t n);
 ssize_t rshm_recv(int fd, void *buf, size_t n, int flags);

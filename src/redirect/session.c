@@ -60,7 +60,10 @@ struct rshm_session *rshm_session_new(int fd, struct rshm_map *map, uint64_t cli
 void rshm_session_discard(struct rshm_session *s)
 {
     atomic_fetch_sub(&rshm_state.mapped_bytes, s->ch.map.bytes);
+    rshm_session_lock(s); /* whoever lists the sessions may be looking at it */
+    s->state = RSHM_BROKEN;
     rshm_channel_deinit(&s->ch);
+    rshm_session_unlock(s);
     rshm_arena_give(s);
 }
 

@@ -103,6 +103,12 @@ const char *rshm_endpoint_describe(const struct rshm_endpoint *e, enum rshm_tran
     return text;
 }
 
+const char *rshm_endpoint_peer(const redisContext *c, char *text, size_t text_bytes)
+{
+    const struct rshm_endpoint e = {.host = c->tcp.host, .port = c->tcp.port, .path = c->unix_sock.path};
+    return rshm_endpoint_describe(&e, RSHM_UNIX, text, text_bytes);
+}
+
 int rshm_endpoint_is_local(const struct rshm_endpoint *e)
 {
     struct addrinfo *found, hints = {.ai_socktype = SOCK_DGRAM};
@@ -147,7 +153,7 @@ static int fail_broken(const struct attempt *a, const redisContext *c, int error
         return fail(a, -ETIMEDOUT, "no answer within %d s: the server hangs or is busy, or this is a TLS port", RSHM_ENDPOINT_TIMEOUT_S);
     if (c->err == REDIS_ERR_PROTOCOL)
         return fail(a, -EPROTO, "what answers there is no Redis server (%s)", c->errstr);
-    if (c->err == REDIS_ERR_EOF)
+    if (c->err == REDIS_ERR_EOF || (c->err == REDIS_ERR_IO && (error == ECONNRESET || error == EPIPE)))
         return fail(a, -ECONNRESET, "the server closed the connection: it refuses this client, or this is a TLS port");
     return fail(a, error > 0 ? -error : -EIO, "connection lost: %s", c->errstr);
 }
@@ -287,7 +293,7 @@ static int open_unix(const struct attempt *a, redisContext **c)
     if (e->path != NULL)
         return open_socket(a, e->path, NULL, 0, c);
     if (rshm_endpoint_is_local(e) == 0)
-        return fail(a, -EOPNOTSUPP, "%s is another host, and a Unix socket is of this one: use --transport tcp", e->host);
+        return fail(a, -EOPNOTSUPP, "%s is another host, and a Unix socket is of this one: use TCP", e->host);
     int r = open_socket(a, NULL, e->host, e->port, c);
     if (r < 0)
         return r;
@@ -319,7 +325,8 @@ static int open_memory(const struct attempt *a, int wait_mode, redisContext **ou
 {
     const struct rshm_endpoint *e = a->e;
     if (e->path == NULL && rshm_endpoint_is_local(e) == 0)
-        return fail(a, -EOPNOTSUPP, "%s is another host, and shared memory is only within one: use --transport tcp", e->host);
+        return fail(a, -EOPNOTSUPP, "%s is another host, and shared memory is only within one: use TCP (from a container of the server's host: "
+                    "its Unix socket, -s PATH)", e->host);
     int r = open_socket(a, e->path, e->host, e->port, out);
     if (r < 0)
         return r;

@@ -60,6 +60,9 @@ int rshm_endpoint_option(struct rshm_endpoint *e, int opt, const char *arg);
 /* "127.0.0.1:6379" or the path, as far as it is known without asking the server. Returns text. */
 const char *rshm_endpoint_describe(const struct rshm_endpoint *e, enum rshm_transport t, char *text, size_t text_bytes);
 
+/* The same of an open connection: where it really leads. */
+const char *rshm_endpoint_peer(const struct redisContext *c, char *text, size_t text_bytes);
+
 /* 1: the host is this machine (one of its addresses; a container's forwarded port looks like it too); 0: another; -EHOSTUNREACH: the
  * name cannot be resolved. */
 int rshm_endpoint_is_local(const struct rshm_endpoint *e);

@@ -14,6 +14,9 @@ enum {
 /* One per subcommand; argv[0] is its name. Returns the exit code. */
 int rshm_demo_main(int argc, char **argv);
 int rshm_bench_main(int argc, char **argv);
+int rshm_latency_main(int argc, char **argv);
+int rshm_top_main(int argc, char **argv);
+int rshm_doctor_main(int argc, char **argv);
 
 /* A line on stderr that begins with "redis-shm: ". */
 __attribute__((format(printf, 1, 2))) void rshm_complain(const char *format, ...);

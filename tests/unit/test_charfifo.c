@@ -339,6 +339,41 @@ static void nothing_is_read_or_written_for_a_length_of_zero(void **state)
     ring_close(&t);
 }
 
+static void backlogs_tell_how_much_of_the_capacity_is_taken(void **state)
+{
+    (void)state;
+    struct ring t;
+    for (uint64_t start = 0; start < MIN; start += RING_LINE) {
+        ring_open(&t, MIN, start);
+        assert_int_equal(charfifo_writer_backlog(&t.w), 0);
+        assert_int_equal(charfifo_reader_backlog(&t.r, 100), 0);
+        size_t taken = 0;
+        for (int i = 0; i < 10; i++) { /* records of one line and of two, in turn */
+            fill(out, 0, 100);
+            size_t n = i % 2 == 0 ? 56 : 100;
+            size_t before = charfifo_writer_backlog(&t.w);
+            assert_int_equal(charfifo_write(&t.w, out, n), n);
+            size_t record = charfifo_writer_backlog(&t.w) - before;
+            assert_true(record == (n == 56 ? 64 : 128) || record == 192); /* 192: cut in two at the end of the data */
+            taken += record;
+        }
+        assert_int_equal(charfifo_writer_backlog(&t.w), taken);
+        assert_int_equal(charfifo_reader_backlog(&t.r, 100), taken);
+        assert_int_equal(charfifo_reader_backlog(&t.r, 1), 64);
+        assert_int_equal(charfifo_reader_backlog(&t.r, 0), 0);
+        assert_int_equal(charfifo_read(&t.r, in, 1), 1); /* a record is there until its last byte is read */
+        assert_int_equal(charfifo_reader_backlog(&t.r, 100), taken);
+        assert_int_equal(charfifo_read(&t.r, in, 55), 55);
+        assert_int_equal(charfifo_reader_backlog(&t.r, 100), taken - 64);
+        charfifo_close_writer(&t.w);
+        assert_int_equal(charfifo_reader_backlog(&t.r, 100), taken - 64);
+        while (charfifo_read(&t.r, in, sizeof in) > 0)
+            ;
+        assert_int_equal(charfifo_reader_backlog(&t.r, 100), 0);
+        ring_close(&t);
+    }
+}
+
 static void prefetching_changes_nothing(void **state)
 {
     (void)state;
@@ -521,6 +556,7 @@ int main(void)
         cmocka_unit_test(peek_shows_at_most_a_quarter_of_the_capacity),
         cmocka_unit_test(released_says_once_that_space_went_back),
         cmocka_unit_test(nothing_is_read_or_written_for_a_length_of_zero),
+        cmocka_unit_test(backlogs_tell_how_much_of_the_capacity_is_taken),
         cmocka_unit_test(prefetching_changes_nothing),
         cmocka_unit_test(eof_comes_after_the_last_byte_and_stays),
         cmocka_unit_test(a_write_fails_with_epipe_as_soon_as_the_reader_has_closed),
