@@ -14,8 +14,8 @@
 #include "hiredis_shm.h"
 #include "tools/bench_load.h"
 
-#define LOOK_UP_NS UINT64_C(50000000)         /* how long the loop may sleep before it sees whether to stop */
-#define TIMER_IS_COARSE_NS UINT64_C(1500000)  /* libevent's timers end up to a millisecond late: the rest is waited out awake */
+#define LOOK_UP_NS UINT64_C(20000000)         /* how long the loop may sleep before it sees whether to stop */
+#define SPIN_BEFORE_DUE_NS UINT64_C(100000)   /* open loop: as bench_sync.c has it */
 #define CONNECT_TIMEOUT_NS (UINT64_C(1000000000) * RSHM_ENDPOINT_TIMEOUT_S)
 
 struct slot {
@@ -181,6 +181,18 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what, (void)arg;
 }
 
+/* Timers end up to a millisecond late, or exact at the price of a system call each. */
+static struct event_base *new_base(bool exact)
+{
+    struct event_config *c = event_config_new();
+    struct event_base *base = NULL;
+    if (c != NULL && (!exact || event_config_set_flag(c, EVENT_BASE_FLAG_PRECISE_TIMER) == 0))
+        base = event_base_new_with_config(c);
+    if (c != NULL)
+        event_config_free(c);
+    return base;
+}
+
 static int connect_clients(struct rshm_load_worker *w)
 {
     const struct rshm_load *l = w->load;
@@ -191,8 +203,8 @@ static int connect_clients(struct rshm_load_worker *w)
         return -ENOMEM;
     o->worker = w;
     o->paced = l->row->rate > 0 || l->think_ns > 0;
-    o->base = event_base_new();
-    o->wake = o->base != NULL ? event_new(o->base, -1, 0, on_wake, NULL) : NULL;
+    o->base = new_base(o->paced);
+    o->wake = o->base != NULL ? event_new(o->base, -1, EV_PERSIST, on_wake, NULL) : NULL;
     o->clients = calloc(w->clients, sizeof *o->clients);
     if (o->wake == NULL || o->clients == NULL)
         return -ENOMEM;
@@ -362,27 +374,40 @@ static bool is_over(struct loop *o)
     return o->in_flight == 0;
 }
 
+static void set_wake(struct loop *o, uint64_t ns)
+{
+    const struct timeval t = {.tv_sec = (time_t)(ns / 1000000000u), .tv_usec = (suseconds_t)(ns % 1000000000u / 1000 + 1)};
+    event_add(o->wake, &t);
+}
+
+/* How long the loop may sleep when the next request is due at due_ns. */
+static uint64_t sleep_until_due_ns(const struct loop *o, uint64_t due_ns)
+{
+    const struct rshm_load *l = o->worker->load;
+    const uint64_t now_ns = rshm_now_ns(), awake_ns = l->interval_ns > 0 ? SPIN_BEFORE_DUE_NS : 0;
+    uint64_t ns = LOOK_UP_NS;
+    if (!o->ending && l->end_ns > now_ns && l->end_ns - now_ns < ns)
+        ns = l->end_ns - now_ns;
+    if (due_ns <= now_ns + awake_ns)
+        return 0;
+    return due_ns - now_ns - awake_ns < ns ? due_ns - now_ns - awake_ns : ns;
+}
+
 static void load_clients(struct rshm_load_worker *w)
 {
     struct loop *o = w->driver;
     const struct rshm_load *l = w->load;
+    if (!o->paced)
+        set_wake(o, LOOK_UP_NS); /* again and again; replies come all the time, and the end is seen with them */
     send_all_due(o);
     while (!is_over(o)) {
-        uint64_t due_ns = o->paced ? send_all_due(o) : UINT64_MAX;
+        uint64_t due_ns = o->paced ? send_all_due(o) : UINT64_MAX, sleep_ns = LOOK_UP_NS;
         if (spin(o)) {
             event_base_loop(o->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
             continue;
         }
-        uint64_t now_ns = rshm_now_ns(), sleep_ns = LOOK_UP_NS;
-        if (!o->ending && l->end_ns > now_ns && l->end_ns - now_ns < sleep_ns)
-            sleep_ns = l->end_ns - now_ns + 1000;
-        if (due_ns != UINT64_MAX)
-            sleep_ns = due_ns <= now_ns + TIMER_IS_COARSE_NS ? 0 : due_ns - now_ns - TIMER_IS_COARSE_NS < sleep_ns ? due_ns - now_ns - TIMER_IS_COARSE_NS
-                                                                                                                  : sleep_ns;
-        if (sleep_ns > 0) {
-            const struct timeval t = {.tv_sec = (time_t)(sleep_ns / 1000000000u), .tv_usec = (suseconds_t)(sleep_ns % 1000000000u / 1000)};
-            event_add(o->wake, &t);
-        }
+        if (o->paced && (sleep_ns = sleep_until_due_ns(o, due_ns)) > 0)
+            set_wake(o, sleep_ns);
         event_base_loop(o->base, EVLOOP_ONCE | (sleep_ns == 0 ? EVLOOP_NONBLOCK : 0));
     }
     for (size_t i = 0; i < o->count && l->interval_ns > 0 && w->result == 0; i++)
