@@ -277,9 +277,11 @@ static int measure_rounds(struct rshm_bench *b, redisContext *control, struct rs
     return 0;
 }
 
-/* Distinct sizes only: two rows share their keys. */
-static int prepare_keys(struct rshm_bench *b, redisContext *c, bool fill)
+enum keys { KEYS_FILL, KEYS_CLEAN, KEYS_CLEAN_QUIETLY };
+
+static int prepare_keys(struct rshm_bench *b, redisContext *c, enum keys what)
 {
+    const bool fill = what == KEYS_FILL;
     const struct rshm_bench_options *o = b->options;
     char why[160];
     int r = 0;
@@ -289,10 +291,14 @@ static int prepare_keys(struct rshm_bench *b, redisContext *c, bool fill)
         rshm_complain("the keys redis-shm:bench:* are left in the server: more than %g", CLEAN_KEYS_MAX);
         return 0;
     }
+    if (rshm_stop_signal() != 0) { /* nobody waits long for a server that may hang */
+        const struct timeval timeout = {.tv_sec = 1};
+        redisSetTimeout(c, timeout);
+    }
     for (size_t i = 0; r == 0 && i < o->size_count; i++)
         r = fill ? rshm_workload_fill(&b->workload, &o->sizes[i], c, why, sizeof why)
                  : rshm_workload_clean(&b->workload, &o->sizes[i], c, why, sizeof why);
-    if (r < 0 && r != -EINTR)
+    if (r < 0 && r != -EINTR && what != KEYS_CLEAN_QUIETLY)
         rshm_complain("cannot %s keys: %s", fill ? "store" : "delete", why);
     return r;
 }
@@ -320,7 +326,7 @@ static int measure(struct rshm_bench *b, redisContext *control)
     if (r == 0)
         r = raise_limits(b);
     if (r == 0)
-        r = prepare_keys(b, control, true);
+        r = prepare_keys(b, control, KEYS_FILL);
     if (r < 0)
         return r;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -336,7 +342,7 @@ static int measure(struct rshm_bench *b, redisContext *control)
     note_others(b, &busy, rshm_process_cpu_ns(0) + rshm_process_cpu_ns((pid_t)b->server_pid) - own_ns, rshm_now_ns() - b->start_ns);
     if (progress.terminal && !progress.quiet)
         fputs("\r\033[K", stderr);
-    int cleaned = prepare_keys(b, control, false);
+    int cleaned = prepare_keys(b, control, r < 0 ? KEYS_CLEAN_QUIETLY : KEYS_CLEAN); /* what failed has been told */
     return r < 0 ? r : cleaned;
 }
 
