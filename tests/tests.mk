@@ -8,11 +8,6 @@
 #
 # tests/unit/test_*.c (cmocka) and tests/stress/*.c (exit 0, 1, or 77: skipped) are found by themselves. A program links
 # the FIFO, unless it says what else:      SRC_test_channel := $(CHANNEL)
-SRC_test_histogram := src/tools/histogram.c
-LIBS_test_histogram := -lm
-BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)
-SRC_bench_wait := $(CLIENT) $(BENCH_TOOLS)
-LIBS_bench_wait = $(HIREDIS_LINK) -lm
 #                                          LIBS_test_channel := -lm
 
 UNIT_TESTS   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
@@ -27,6 +22,8 @@ SRC_wake_processes := $(CHANNEL)
 SRC_wake_threads   := $(CHANNEL)
 
 SRC_test_channel := $(CHANNEL)
+SRC_test_histogram := src/tools/histogram.c
+LIBS_test_histogram := -lm
 BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)
 SRC_bench_wait := $(CLIENT) $(BENCH_TOOLS)
 LIBS_bench_wait = $(HIREDIS_LINK) -lm

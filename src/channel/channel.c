@@ -8,6 +8,7 @@
 #include "channel/clock.h"
 
 #define SOCKET_EVERY_US 1000 /* mode poll: a receive costs 0.3 us, so this is free, and the end is seen soon enough */
+#define STANDING_AFTER 4       /* sleeps in a row: two requests and replies that were cold are no pattern yet */
 #define SPIN_LOOKS_PER_CLOCK 8 /* a look and a pause take some 20 ns, the clock 10: read it seldom, yet stop within 0.2 us */
 
 int rshm_channel_init(struct rshm_channel *ch, enum rshm_side side, struct rshm_map *map, int fd)
@@ -52,9 +53,10 @@ static void ring(struct rshm_channel *ch)
 static bool wake(struct rshm_channel *ch, rshm_u32 *flag)
 {
     rshm_fence_full(); /* W3: our publication before our look at the flag; pairs with R3 in rshm_channel_arm() */
-    if (rshm_load_relaxed(flag) == 0)
+    uint32_t waits = rshm_load_relaxed(flag);
+    if (waits == 0)
         return false;
-    if (rshm_exchange(flag, 0u) == 0) /* taken back meanwhile: the peer is awake */
+    if (waits != RSHM_RING_ALWAYS && !rshm_compare_exchange(flag, &waits, 0u) && waits == 0) /* taken back meanwhile: the peer is awake */
         return false;
     ring(ch);
     return true;
@@ -120,11 +122,23 @@ bool rshm_channel_ready(struct rshm_channel *ch, int want)
 
 static void take_back(struct rshm_channel *ch, int want)
 {
+    want &= ch->armed;
+    if (want & RSHM_WANT_READ && ch->standing)
+        want &= ~RSHM_WANT_READ;
+    ch->armed &= ~want;
     /* Plain stores: a peer that takes the flag at this very moment rings once too often, which costs a look. */
     if (want & RSHM_WANT_READ)
         rshm_store_relaxed(&ch->in_wait->reader_waits, 0u);
     if (want & RSHM_WANT_WRITE)
         rshm_store_relaxed(&ch->out_wait->writer_waits, 0u);
+}
+
+static void raise_reader_flag(struct rshm_channel *ch)
+{
+    if (ch->standing)
+        return;
+    ch->standing = ch->asleep >= STANDING_AFTER;
+    rshm_store_relaxed(&ch->in_wait->reader_waits, ch->standing ? RSHM_RING_ALWAYS : 1u);
 }
 
 #ifdef RSHM_TEST_HOOKS
@@ -142,15 +156,20 @@ bool rshm_channel_arm(struct rshm_channel *ch, int want)
 {
     HOOK(RSHM_HOOK_BEFORE_FLAG);
     if (want & RSHM_WANT_READ)
-        rshm_store_relaxed(&ch->in_wait->reader_waits, 1u);
+        raise_reader_flag(ch);
     if (want & RSHM_WANT_WRITE)
         rshm_store_relaxed(&ch->out_wait->writer_waits, 1u);
+    ch->armed |= want;
     HOOK(RSHM_HOOK_BEFORE_SECOND_LOOK);
     rshm_fence_full(); /* R3: our flags before our second look; pairs with W3 in wake() */
     if (!rshm_channel_ready(ch, want)) {
         HOOK(RSHM_HOOK_ARMED);
+        if (want & RSHM_WANT_READ)
+            ch->asleep++;
         return false;
     }
+    if (want & RSHM_WANT_READ)
+        rshm_channel_stay_awake(ch); /* messages come faster than we fall asleep: a bell for each would be too many */
     take_back(ch, want);
     return true;
 }
@@ -160,15 +179,28 @@ void rshm_channel_disarm(struct rshm_channel *ch)
     take_back(ch, RSHM_WANT_READ | RSHM_WANT_WRITE);
 }
 
+void rshm_channel_stay_awake(struct rshm_channel *ch)
+{
+    ch->asleep = 0;
+    if (ch->standing) {
+        ch->standing = false;
+        take_back(ch, RSHM_WANT_READ);
+    }
+}
+
 void rshm_channel_request_bell(struct rshm_channel *ch)
 {
+    ch->standing = false;
+    ch->asleep = 0;
+    ch->armed |= RSHM_WANT_READ;
     rshm_store_relaxed(&ch->in_wait->reader_waits, RSHM_RING_BACK); /* ordered by the system call that follows */
     ring(ch);
 }
 
 void rshm_channel_answer_bell(struct rshm_channel *ch)
 {
-    if (rshm_load_relaxed(&ch->out_wait->reader_waits) == RSHM_RING_BACK && rshm_exchange(&ch->out_wait->reader_waits, 0u) != 0)
+    uint32_t waits = rshm_load_relaxed(&ch->out_wait->reader_waits);
+    if (waits == RSHM_RING_BACK && rshm_compare_exchange(&ch->out_wait->reader_waits, &waits, 0u))
         ring(ch);
 }
 
@@ -206,6 +238,8 @@ static int spin(struct rshm_channel *ch, int want, uint64_t budget, uint64_t tim
             rshm_cpu_relax();
         }
         spent = rshm_ticks() - start;
+        if (forever)
+            rshm_yield_to(charfifo_tag(&ch->in));
         if (forever && spent >= look_at) { /* whoever never sleeps must look for the end of the peer */
             int r = rshm_channel_drain(ch, MSG_DONTWAIT);
             if (r < 0)
@@ -226,6 +260,7 @@ int rshm_channel_wait(struct rshm_channel *ch, int want, struct rshm_waiting *w,
     uint64_t budget = ch->rang && w->mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(w, charfifo_tag(&ch->in), 0);
     ch->rang = false; /* its wake-up is over once we have slept: the next wait may spin */
     if (budget != 0) {
+        rshm_channel_stay_awake(ch);
         int r = spin(ch, want, budget, timeout_ticks);
         if (r < 0)
             return r;

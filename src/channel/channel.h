@@ -38,6 +38,9 @@ struct rshm_channel {
     uint64_t woke_at; /* ticks when the last sleep ended, until the next write; 0: none since */
     uint32_t pace;    /* what the tag says of us, waiting.h */
     bool hangup;     /* the socket has ended: what is in the FIFO is the last there will be */
+    int armed;       /* the flags that are up as far as we know: of RSHM_WANT_READ, RSHM_WANT_WRITE */
+    bool standing;   /* RSHM_RING_ALWAYS is in our flag */
+    uint32_t asleep; /* sleeps for data in a row, each ended by one bell; see rshm_channel_arm() */
     struct rshm_map map;
     struct rshm_channel_stats stats;
 };
@@ -72,11 +75,16 @@ bool rshm_channel_writable(struct rshm_channel *ch);
 bool rshm_channel_ready(struct rshm_channel *ch, int want);
 
 /* Before sleeping: asks the peer to ring when one of want becomes possible, then looks again. Returns true if it already is,
- * with the flags of want taken back (an earlier wait for the other direction stays); false: sleep now, a bell will come. */
+ * with the flags of want taken back (an earlier wait for the other direction stays); false: sleep now, a bell will come.
+ * A reader that has slept for each of its last messages makes its request a standing one: the peer then rings after every publication, as a
+ * write to a socket would, and neither side touches the line of the flag any more. */
 bool rshm_channel_arm(struct rshm_channel *ch, int want);
 
-/* Takes back what rshm_channel_arm() asked for. A bell may still be under way. */
+/* Takes back what rshm_channel_arm() asked for, but for a standing request. A bell may still be under way. */
 void rshm_channel_disarm(struct rshm_channel *ch);
+
+/* We are going to look at the FIFO for some time: takes back a standing request too. */
+void rshm_channel_stay_awake(struct rshm_channel *ch);
 
 #ifdef RSHM_TEST_HOOKS
 /* Tests only, never in what is installed: called inside rshm_channel_arm(), where a peer may be quickest. */

@@ -25,8 +25,9 @@
 #define RSHM_RENDEZVOUS_MAX 64     /* bytes of the abstract name; sun_path has 108, and nobody needs more random than this */
 #define RSHM_BELL '\n'             /* an empty inline command, should a server ever read it as one */
 
-/* Who waits for one direction. Set by the waiter, cleared by the side that then rings. */
-#define RSHM_RING_BACK 2u /* in reader_waits: ring at the next bell from here too, not only after publishing */
+/* Who waits for one direction. Set by the waiter, cleared by the side that then rings, but for RSHM_RING_ALWAYS. */
+#define RSHM_RING_BACK 2u   /* in reader_waits: ring at the next bell from here too, not only after publishing */
+#define RSHM_RING_ALWAYS 3u /* in reader_waits: ring after each publication and leave the flag up, so that its line rests in both caches */
 struct rshm_wait {
     _Alignas(RSHM_CACHE_LINE) rshm_u32 reader_waits; /* looked at by the writer after each publish: a quiet line */
     _Alignas(RSHM_CACHE_LINE) rshm_u32 writer_waits; /* looked at by the reader when it gives space back */

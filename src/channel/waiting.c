@@ -50,15 +50,21 @@ bool rshm_same_cpu(uint32_t peer_tag)
 
 uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t extra)
 {
-    if (w->mode == RSHM_MODE_BLOCK || rshm_same_cpu(peer_tag))
-        return 0; /* the same CPU: the peer needs it to answer */
     if (w->mode == RSHM_MODE_POLL)
         return RSHM_SPIN_FOREVER;
+    if (w->mode == RSHM_MODE_BLOCK || rshm_same_cpu(peer_tag))
+        return 0; /* the same CPU: the peer needs it to answer */
     if (w->skip > 0) {
         w->skip--;
         return 0;
     }
     return w->limit == 0 ? 0 : w->limit + extra;
+}
+
+void rshm_yield_to(uint32_t peer_tag)
+{
+    if (rshm_same_cpu(peer_tag))
+        sched_yield();
 }
 
 void rshm_waiting_hit(struct rshm_waiting *w)

@@ -55,6 +55,9 @@ uint64_t rshm_pace_ticks(uint32_t pace);
 /* Ticks to spin now, when the peer is awake and its last record had peer_tag. extra is added for a peer that has to wake up first. 0: sleep
  * at once. */
 uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t extra);
+/* For those who spin without end: lets the peer have the CPU if it was on ours. It may not be there any more: then this costs a system call,
+ * until its next record tells. */
+void rshm_yield_to(uint32_t peer_tag);
 /* What became of a spin. After misses the next waits do not spin, twice as many each time. */
 void rshm_waiting_hit(struct rshm_waiting *w);
 void rshm_waiting_missed(struct rshm_waiting *w);

@@ -178,7 +178,7 @@ void rshm_async_read(redisAsyncContext *ac)
         return;
     }
     if (s->state == RSHM_CLIENT_OPEN) {
-        if (s->armed && rshm_load_relaxed(&s->channel.in_wait->reader_waits) == 0)
+        if (s->armed && (s->channel.standing || rshm_load_relaxed(&s->channel.in_wait->reader_waits) == 0))
             tell_pace(s);
         read_event(s);
         return;
@@ -330,7 +330,10 @@ int redisAsyncSharedMemorySpin(redisAsyncContext *ac, unsigned us)
     if (budget == 0)
         return 0;
     /* Down with the flag: nobody needs to ring while we look. If it is down already, a bell is on its way, as before. */
-    if (s->armed) {
+    if (ch->standing) {
+        s->armed = false; /* whatever has rung until now, nothing is known to be under way */
+        rshm_channel_stay_awake(ch);
+    } else if (s->armed) {
         s->armed = false;
         s->due = rshm_exchange(&ch->in_wait->reader_waits, 0u) == 0;
     }

@@ -28,6 +28,9 @@ typedef _Atomic uint64_t rshm_u64;
 #define rshm_load_acquire(p) atomic_load_explicit((p), memory_order_acquire)
 #define rshm_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define rshm_exchange(p, v) atomic_exchange_explicit((p), (v), memory_order_acq_rel)
+/* *p becomes v if it is *was; false, with *was what it is, if it is not. */
+#define rshm_compare_exchange(p, was, v) \
+    atomic_compare_exchange_strong_explicit((p), (was), (v), memory_order_acq_rel, memory_order_relaxed)
 #endif
 
 /* The one fence of this project: orders every earlier store before every later load. ThreadSanitizer does not model fences;

@@ -356,6 +356,9 @@ static int spin(struct rshm_poller *p, struct epoll_event *events, int max, uint
 {
     const uint64_t start = rshm_ticks(), kernel_every = KERNEL_EVERY_US * rshm_ticks_per_us();
     uint64_t now = start;
+    struct rshm_session *s = p->hot;
+    for (uint32_t left = p->hot_count; left > 0; left--, s = s->next)
+        rshm_channel_stay_awake(&s->ch);
     do {
         for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
             rshm_cpu_relax();
@@ -368,6 +371,8 @@ static int spin(struct rshm_poller *p, struct epoll_event *events, int max, uint
                 return n;
             }
         }
+        if (p->waiting.mode == RSHM_MODE_POLL)
+            rshm_yield_to(p->peer_tag);
         now = rshm_ticks();
         if (now - p->kernel_at >= kernel_every) {
             int n = ask_kernel(p, events, max, 0, NULL);

@@ -1,11 +1,12 @@
 /* bench_async.c - one asynchronous client, Unix socket against shared memory, with some requests in flight, over libevent and libuv.
  *
- *   bench_async --module PATH --out FILE [--rounds N] [--slice-ms N] [--spin-us N] [--awake] [--pin] [--in-flight N] [--loop NAME]
+ *   bench_async --module PATH --out FILE [--rounds N] [--slice-ms N] [--spin-us N] [--awake] [--pin] [--control] [--in-flight N] [--loop NAME]
  *
  * Each callback sends the next GET. A row is the median over the rounds of that round's figure; within a round the transports take turns.
  * Transport shm-spin calls redisAsyncSharedMemorySpin() before each turn of the loop. --awake: an idle-class busy process on each CPU, so that
  * no CPU sleeps. --pin: client and server each on a CPU of its own; without it the scheduler puts them on one or two, as it likes, which is
- * most of the difference between runs that sleep. Every slice begins with a warm-up that is not counted.
+ * most of the difference between runs that sleep. --control measures the Unix socket a second time, to show what noise makes of two equal
+ * things. Every slice begins with a warm-up that is not counted.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -36,8 +37,9 @@
 
 static const int flights[] = {1, 4, 16, 64};
 #define FLIGHTS (sizeof flights / sizeof flights[0])
-static const char *const transports[] = {"unix", "shm", "shm-spin"};
-enum { UNIX, SHM, SHM_SPIN, TRANSPORTS };
+static const char *const transports[] = {"unix", "shm", "shm-spin", "control"};
+enum { UNIX, SHM, SHM_SPIN, CONTROL, TRANSPORTS };
+static int measured = CONTROL; /* the first so many of them */
 
 struct slice {
     bool measuring, stopping, failed;
@@ -97,7 +99,7 @@ static bool run(const struct rshm_server *server, const struct loop *l, int tran
     if (ac == NULL || ac->err || l->attach(ac) != REDIS_OK)
         return false;
     ac->data = &s;
-    if (transport != UNIX)
+    if (transport == SHM || transport == SHM_SPIN)
         redisAsyncUseSharedMemory(ac, on_open, NULL);
     for (int i = 0; i < flight; i++) {
         s.sent_at[i] = rshm_now_ns();
@@ -120,7 +122,7 @@ static bool run(const struct rshm_server *server, const struct loop *l, int tran
     if (!s.failed)
         redisAsyncFree(ac);
     l->close();
-    if (s.failed || counted == 0 || (transport != UNIX && s.opened != 1))
+    if (s.failed || counted == 0 || ((transport == SHM || transport == SHM_SPIN) && s.opened != 1))
         return false;
     const struct rshm_summary sum = rshm_summarise(samples, counted < SAMPLES_MAX ? counted : SAMPLES_MAX);
     f->p50 = (double)sum.p50_ns / 1e3;
@@ -159,7 +161,8 @@ static bool measure(const struct rshm_server *server, struct rshm_json *j, unsig
             if (only_flight != 0 && flights[n] != only_flight)
                 continue;
             for (unsigned r = 0; r < rounds; r++)
-                for (int t = 0; t < TRANSPORTS; t++) {
+                for (int turns = 0; turns < measured; turns++) {
+                    const int t = (turns + (int)r) % measured;
                     if (rshm_stop_signal() != 0)
                         return false;
                     if (!run(server, loops[l], t, flights[n], slice_ms, spin_us, &figures[t][r])) {
@@ -170,7 +173,7 @@ static bool measure(const struct rshm_server *server, struct rshm_json *j, unsig
                         return false;
                     }
                 }
-            for (int t = 0; t < TRANSPORTS; t++) {
+            for (int t = 0; t < measured; t++) {
 #define MEDIAN(member) median(figures[t], offsetof(struct figure, member), rounds)
                 rshm_json_open(j, NULL, '{');
                 rshm_json_string(j, "loop", loops[l]->name);
@@ -219,7 +222,7 @@ static unsigned number(const char *text, unsigned min, unsigned max)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"module", 1, NULL, 'm'}, {"out", 1, NULL, 'o'},     {"rounds", 1, NULL, 'r'}, {"slice-ms", 1, NULL, 's'},
-                                            {"spin-us", 1, NULL, 'u'}, {"awake", 0, NULL, 'a'}, {"pin", 0, NULL, 'p'},
+                                            {"spin-us", 1, NULL, 'u'}, {"awake", 0, NULL, 'a'}, {"pin", 0, NULL, 'p'}, {"control", 0, NULL, 'c'},
                                             {"in-flight", 1, NULL, 'f'}, {"loop", 1, NULL, 'l'}, {0}};
     const char *module = NULL, *out = NULL;
     char program[4096];
@@ -238,6 +241,7 @@ int main(int argc, char **argv)
         case 'u': spin_us = number(optarg, 1, 1000000); break;
         case 'a': awake = true; break;
         case 'p': pinned = true; break;
+        case 'c': measured = TRANSPORTS; break;
         case 'f': only_flight = (int)number(optarg, 1, FLIGHT_MAX); break;
         case 'l': only_loop = optarg; break;
         default: return 2;
@@ -245,7 +249,7 @@ int main(int argc, char **argv)
     }
     char *path = module != NULL ? realpath(module, NULL) : NULL;
     if (path == NULL || out == NULL) {
-        fprintf(stderr, "usage: bench_async --module PATH --out FILE [--rounds N] [--slice-ms N] [--spin-us N] [--awake] [--pin] [--in-flight N] [--loop NAME]\n");
+        fprintf(stderr, "usage: bench_async --module PATH --out FILE [--rounds N] [--slice-ms N] [--spin-us N] [--awake] [--pin] [--control] [--in-flight N] [--loop NAME]\n");
         return 2;
     }
     FILE *to = fopen(out, "w");

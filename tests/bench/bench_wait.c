@@ -4,7 +4,9 @@
  *   bench_wait --module PATH --out FILE [--rounds N] [--slice-ms N] [--regime NAME]... [--mode NAME]...
  *
  * A row is the median over the rounds of that round's figure. Gaps up to 45 us are spent computing (the client's CPU seconds are given
- * without them), longer ones asleep, as applications do. Every slice begins with a warm-up that is not counted.
+ * without them), longer ones asleep, as applications do, but in the regimes called computed: after a sleep of 2 ms the client's own CPU
+ * takes longer to warm up than a request, and these show what is left without that. Every slice begins with a warm-up that is not counted.
+ * --mode control measures the Unix socket a second time: its quotients are what the machine's noise makes of two equal things.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -35,7 +37,7 @@
 #define CLIENTS_MAX 8
 #define SAMPLES_MAX (1u << 20) /* per client and slice; the rest of a slice is only counted */
 #define WARM_UP_MS 30
-#define COMPUTED_GAP_US 100    /* shorter gaps are spent computing */
+#define COMPUTED_GAP_US 100    /* shorter gaps are always spent computing */
 
 struct regime {
     const char *name;
@@ -45,26 +47,30 @@ struct regime {
     int clients;   /* > 1: each a process, and all on one CPU with the server */
     size_t value;
     unsigned slices; /* slice lengths that it needs for its percentiles */
+    bool computed;   /* the gap is */
 };
 
 static const struct regime regimes[] = {
-    {"back-to-back", 0, 0, false, 1, 32, 1},
-    {"awake", 0, 0, true, 1, 32, 1},
-    {"gap-5us", 5, 0, false, 1, 32, 1},
-    {"gap-20us", 20, 0, false, 1, 32, 1},
-    {"gap-45us", 45, 0, false, 1, 32, 1},
-    {"gap-200us", 200, 0, false, 1, 32, 1},
-    {"gap-2ms", 2000, 0, false, 1, 32, 2},
-    {"gap-10ms", 10000, 0, false, 1, 32, 5},
-    {"busy-2", 0, 2, false, 1, 32, 2},
-    {"busy-4", 0, 4, false, 1, 32, 2},
-    {"busy-2-gap-200us", 200, 2, false, 1, 32, 2},
-    {"busy-4-gap-200us", 200, 4, false, 1, 32, 2},
-    {"one-cpu-8-clients", 0, 0, false, 8, 32, 1},
-    {"value-1B", 0, 0, false, 1, 1, 1},
-    {"value-1KiB", 0, 0, false, 1, 1024, 1},
-    {"value-64KiB", 0, 0, false, 1, 65536, 1},
-    {"value-1MiB", 0, 0, false, 1, 1 << 20, 1},
+    {"back-to-back", 0, 0, false, 1, 32, 1, false},
+    {"awake", 0, 0, true, 1, 32, 1, false},
+    {"gap-5us", 5, 0, false, 1, 32, 1, false},
+    {"gap-20us", 20, 0, false, 1, 32, 1, false},
+    {"gap-45us", 45, 0, false, 1, 32, 1, false},
+    {"gap-200us", 200, 0, false, 1, 32, 1, false},
+    {"gap-2ms", 2000, 0, false, 1, 32, 2, false},
+    {"gap-10ms", 10000, 0, false, 1, 32, 5, false},
+    {"gap-200us-computed", 200, 0, false, 1, 32, 1, true},
+    {"gap-2ms-computed", 2000, 0, false, 1, 32, 2, true},
+    {"gap-10ms-computed", 10000, 0, false, 1, 32, 5, true},
+    {"busy-2", 0, 2, false, 1, 32, 2, false},
+    {"busy-4", 0, 4, false, 1, 32, 2, false},
+    {"busy-2-gap-200us", 200, 2, false, 1, 32, 4, false},
+    {"busy-4-gap-200us", 200, 4, false, 1, 32, 4, false},
+    {"one-cpu-8-clients", 0, 0, false, 8, 32, 1, false},
+    {"value-1B", 0, 0, false, 1, 1, 1, false},
+    {"value-1KiB", 0, 0, false, 1, 1024, 1, false},
+    {"value-64KiB", 0, 0, false, 1, 65536, 1, false},
+    {"value-1MiB", 0, 0, false, 1, 1 << 20, 1, false},
 };
 #define REGIMES (sizeof regimes / sizeof regimes[0])
 
@@ -76,8 +82,10 @@ static const struct {
     {"shm", "adaptive", REDIS_SHM_WAIT_ADAPTIVE},
     {"shm", "poll", REDIS_SHM_WAIT_POLL},
     {"shm", "block", REDIS_SHM_WAIT_BLOCK},
+    {"unix", "control", 0},
 };
 #define VARIANTS (sizeof variants / sizeof variants[0])
+#define CONTROL (VARIANTS - 1)
 
 /* Shared with client processes. */
 struct slot {
@@ -94,13 +102,20 @@ struct run {
     struct rshm_server server;
     redisContext *control;
     unsigned slice_ms;
+    struct rshm_host host;
 };
 
-static void gap(unsigned us)
+static bool computed(const struct regime *g)
 {
+    return g->computed || g->gap_us <= COMPUTED_GAP_US;
+}
+
+static void gap(const struct regime *g)
+{
+    const unsigned us = g->gap_us;
     if (us == 0)
         return;
-    if (us <= COMPUTED_GAP_US) {
+    if (computed(g)) {
         uint64_t end = rshm_now_ns() + us * 1000u;
         while (rshm_now_ns() < end)
             ;
@@ -113,7 +128,7 @@ static void gap(unsigned us)
 static redisContext *connect_to(const struct run *r, size_t variant)
 {
     redisContext *c = redisConnectUnix(r->server.socket_path);
-    if (c == NULL || c->err || variant == 0)
+    if (c == NULL || c->err || variant == 0 || variant == CONTROL)
         return c;
     redisReply *reply = redisUseSharedMemory(c);
     if (reply == NULL || reply->type != REDIS_REPLY_INTEGER)
@@ -151,11 +166,11 @@ static void client(redisContext *c, const struct regime *g, unsigned slice_ms, s
         }
         if (started != 0 && t1 >= end)
             break;
-        gap(g->gap_us);
+        gap(g);
     }
     s->cpu_ns = rshm_process_cpu_ns(0) - cpu;
     s->elapsed_ns = rshm_now_ns() - started;
-    if (g->gap_us <= COMPUTED_GAP_US) /* what it computed meanwhile is the application's */
+    if (computed(g)) /* what it computed meanwhile is the application's */
         s->cpu_ns -= s->count * g->gap_us * 1000u < s->cpu_ns ? s->count * g->gap_us * 1000u : s->cpu_ns;
 }
 
@@ -188,8 +203,8 @@ static int slice(struct run *r, const struct regime *g, size_t variant, redisCon
     size_t n = 0;
     uint64_t count = 0, client_ns = 0, sum = 0;
 
-    if (variants[variant].mode[0] != '\0')
-        freeReplyObject(redisCommand(r->control, "CONFIG SET shm.wait-mode %s", variants[variant].mode));
+    /* Sessions of other modes are open beside a socket's slice: the server must not spin for them meanwhile. */
+    freeReplyObject(redisCommand(r->control, "CONFIG SET shm.wait-mode %s", variant == 0 || variant == CONTROL ? "adaptive" : variants[variant].mode));
     uint64_t server_before = 0, server_ns;
     if (g->clients == 1) {
         apart(r->server.pid);
@@ -321,6 +336,10 @@ static int regime(struct run *r, const struct regime *g, unsigned rounds, unsign
         rshm_json_number(j, "mean_us", mean, 3);
         rshm_json_number(j, "client_cpu_s_per_m", client_cpu, 3);
         rshm_json_number(j, "server_cpu_s_per_m", server_cpu, 3);
+        rshm_json_integer(j, "rounds", rounds);
+        rshm_json_string(j, "server", r->server.version);
+        rshm_json_string(j, "cpu", r->host.cpu);
+        rshm_json_string(j, "kernel", r->host.kernel);
         rshm_json_close(j, '}');
     }
     fflush(stdout);
@@ -382,7 +401,7 @@ int main(int argc, char **argv)
     }
     if (chosen == 0)
         chosen = (1u << REGIMES) - 1;
-    modes = modes == 0 ? (1u << VARIANTS) - 1 : modes | 1;
+    modes = modes == 0 ? (1u << CONTROL) - 1 : modes | 1;
     prctl(PR_SET_TIMERSLACK, 1UL); /* gaps as asked for, not 50 us more */
     rshm_stop_catch();
     char *absolute = realpath(module, NULL);
@@ -394,21 +413,13 @@ int main(int argc, char **argv)
     }
     r.control = redisConnectUnix(r.server.socket_path);
 
-    struct rshm_host host;
-    rshm_host_describe(&host);
+    rshm_host_describe(&r.host);
     FILE *json = out != NULL ? fopen(out, "we") : fopen("/dev/null", "we");
     struct rshm_json j = {.to = json};
     int status = json == NULL ? -errno : 0;
     if (status == 0) {
-        rshm_json_open(&j, NULL, '{');
-        rshm_json_open(&j, "host", '{');
-        rshm_json_string(&j, "cpu", host.cpu);
-        rshm_json_string(&j, "kernel", host.kernel);
-        rshm_json_string(&j, "server", r.server.version);
-        rshm_json_integer(&j, "rounds", rounds);
-        rshm_json_close(&j, '}');
-        rshm_json_open(&j, "rows", '[');
-        printf("%s, %s, %s; medians of %u rounds\n\n", host.cpu, host.kernel, r.server.version, rounds);
+        rshm_json_open(&j, NULL, '[');
+        printf("%s, %s, %s; medians of %u rounds\n\n", r.host.cpu, r.host.kernel, r.server.version, rounds);
         printf("%-18s %-13s %9s %9s %9s %8s %8s   times the Unix socket's\n", "", "", "p50", "p99", "mean", "client", "server");
         printf("%-18s %-13s %9s %9s %9s %17s   %6s %6s %6s %6s\n", "regime", "transport", "us", "us", "us", "CPU s per million", "p50", "p99",
                "mean", "CPU");
@@ -418,7 +429,6 @@ int main(int argc, char **argv)
             status = regime(&r, &regimes[i], rounds, modes, &j);
     if (json != NULL) {
         rshm_json_close(&j, ']');
-        rshm_json_close(&j, '}');
         fclose(json);
     }
     redisFree(r.control);

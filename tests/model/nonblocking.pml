@@ -21,8 +21,9 @@
 #define DEPTH 6
 #endif
 #define RING_BACK 2
+#define ALWAYS 3
 
-mtype = { HEADER, WAITS, AWAKE, ASK, BELL, HANGUP };
+mtype = { HEADER, WAITS, WAITS_ALWAYS, AWAKE, ASK, BELL, HANGUP };
 
 byte headers_seen;
 byte unread; /* for the bound: published, also those still in the buffer */
@@ -41,7 +42,7 @@ bool client_polls, kill_server;
 #define STORE(buffer, what) atomic { assert(nfull(buffer)); buffer ! what }
 #endif
 #define FENCE(buffer) empty(buffer)
-#define OWN_STORES_ARRIVED assert(!(stores_of_client ?? [WAITS] || stores_of_client ?? [AWAKE] || stores_of_client ?? [ASK]))
+#define OWN_STORES_ARRIVED assert(!(stores_of_client ?? [WAITS] || stores_of_client ?? [WAITS_ALWAYS] || stores_of_client ?? [AWAKE] || stores_of_client ?? [ASK]))
 
 active proctype memory()
 {
@@ -51,6 +52,7 @@ end:
     :: atomic { stores_of_server ? BELL -> bells_to_client = (bells_to_client < SOCKET_ROOM -> bells_to_client + 1 : SOCKET_ROOM) }
     :: atomic { stores_of_server ? HANGUP -> server_gone = true }
     :: atomic { stores_of_client ? WAITS -> reader_waits = 1 }
+    :: atomic { stores_of_client ? WAITS_ALWAYS -> reader_waits = ALWAYS }
     :: atomic { stores_of_client ? AWAKE -> reader_waits = 0 }
     :: atomic { stores_of_client ? ASK -> reader_waits = RING_BACK }
     :: atomic { stores_of_client ? BELL -> bells_to_server = (bells_to_server < SOCKET_ROOM -> bells_to_server + 1 : SOCKET_ROOM) }
@@ -65,10 +67,19 @@ active proctype killer()
     fi
 }
 
-/* The exchange and the bell, of wake() and of rshm_channel_answer_bell(). */
+/* Compare, exchange and the bell, of wake() and of rshm_channel_answer_bell(). flag: what the look has found. */
 inline take_flag_and_ring()
 {
+#ifdef EXCHANGED
     atomic { empty(stores_of_server) -> flag = reader_waits; reader_waits = 0 }
+#else
+    atomic { empty(stores_of_server) ->
+        if
+        :: flag == reader_waits -> reader_waits = 0
+        :: else -> flag = reader_waits
+        fi
+    }
+#endif
     if
     :: flag == 0
     :: flag != 0 -> flag = 0; STORE(stores_of_server, BELL)
@@ -88,15 +99,29 @@ active proctype server()
 #ifndef NO_FENCE_PUBLISH
             FENCE(stores_of_server);
 #endif
+            flag = reader_waits;
             if
-            :: reader_waits == 0
+            :: flag == 0
+#ifndef STANDING_REQUEST_TAKEN
+            :: flag == ALWAYS -> flag = 0; STORE(stores_of_server, BELL)
+#endif
             :: else -> take_flag_and_ring()
             fi
         :: bells_to_server > 0 -> /* rshm_session_drain() */
             bells_to_server = 0;
 #ifndef BELL_NOT_ANSWERED
             if
-            :: reader_waits == RING_BACK -> take_flag_and_ring()
+            :: reader_waits == RING_BACK -> flag = RING_BACK;
+                atomic { empty(stores_of_server) ->
+                    if
+                    :: flag == reader_waits -> reader_waits = 0
+                    :: else -> flag = 0
+                    fi
+                }
+                if
+                :: flag == 0
+                :: else -> flag = 0; STORE(stores_of_server, BELL)
+                fi
             :: else
             fi
 #endif
@@ -111,14 +136,18 @@ active proctype server()
 /* rshm_channel_arm(RSHM_WANT_READ): sets armed. */
 inline arm()
 {
-    STORE(stores_of_client, WAITS);
+    if
+    :: standing
+    :: !standing -> STORE(stores_of_client, WAITS)
+    :: !standing -> standing = true; STORE(stores_of_client, WAITS_ALWAYS)
+    fi;
 #ifndef NO_FENCE_ARM
     FENCE(stores_of_client);
 #endif
 #ifndef NO_SECOND_LOOK
     if
     :: headers_seen == 0 -> armed = true
-    :: else -> STORE(stores_of_client, AWAKE); armed = false
+    :: else -> standing = false; STORE(stores_of_client, AWAKE); armed = false
     fi
 #else
     armed = true
@@ -128,6 +157,7 @@ inline arm()
 /* rshm_channel_request_bell() */
 inline request_bell()
 {
+    standing = false;
 #ifdef BELL_NOT_REQUESTED
     skip
 #else
@@ -176,7 +206,7 @@ inline must_look_again()
 
 active proctype client()
 {
-    bool armed, due, hangup, again, took, unasked = true;
+    bool armed, due, standing, hangup, again, took, unasked = true;
 
     STORE(stores_of_client, BELL); /* attach(): the confirmation. From here on the server may publish */
     arm();                         /* rshm_client_opened() */

@@ -35,14 +35,16 @@
 #define DEPTH LINES
 #endif
 
-mtype = { HEADER, END, READ_POS, READER_WAITS, READER_AWAKE, WRITER_WAITS, WRITER_AWAKE, READER_CLOSED, BELL, HANGUP };
+mtype = { HEADER, END, READ_POS, READER_WAITS, READER_ALWAYS, READER_AWAKE, WRITER_WAITS, WRITER_AWAKE, READER_CLOSED, BELL, HANGUP };
 
 /* Shared memory and the socket. */
 byte headers_seen; /* records that the reader would find */
 bool end_seen;     /* the end record, behind them */
 byte given;        /* lines given back that the writer has not noticed yet */
 bool reader_closed;
-bool reader_waits, writer_waits;
+#define ALWAYS 3   /* RSHM_RING_ALWAYS */
+byte reader_waits;
+bool writer_waits;
 byte bells_to_reader, bells_to_writer;
 bool writer_gone, reader_gone; /* the socket has ended */
 
@@ -74,8 +76,9 @@ end:
     :: atomic { stores_of_writer ? HANGUP -> writer_gone = true }
     :: atomic { stores_of_reader ? READ_POS -> given = given + QUARTER; assert(given < LINES) }
     :: atomic { stores_of_reader ? READER_CLOSED -> reader_closed = true }
-    :: atomic { stores_of_reader ? READER_WAITS -> reader_waits = true }
-    :: atomic { stores_of_reader ? READER_AWAKE -> reader_waits = false }
+    :: atomic { stores_of_reader ? READER_WAITS -> reader_waits = 1 }
+    :: atomic { stores_of_reader ? READER_ALWAYS -> reader_waits = ALWAYS }
+    :: atomic { stores_of_reader ? READER_AWAKE -> reader_waits = 0 }
     :: atomic { stores_of_reader ? BELL -> bells_to_writer = (bells_to_writer < SOCKET_ROOM -> bells_to_writer + 1 : SOCKET_ROOM) }
     :: atomic { stores_of_reader ? HANGUP -> reader_gone = true }
     od
@@ -102,9 +105,18 @@ inline wake_reader()
     FENCE(stores_of_writer);
 #endif
     if
-    :: !reader_waits
+    :: reader_waits == 0
+#ifndef STANDING_REQUEST_TAKEN
+    :: reader_waits == ALWAYS -> STORE(stores_of_writer, BELL)
+    :: reader_waits == 1 ->
+#else
     :: else ->
-        atomic { empty(stores_of_writer) -> flag = reader_waits; reader_waits = false } /* the exchange */
+#endif
+#if defined(STANDING_REQUEST_TAKEN) || defined(EXCHANGED)
+        atomic { empty(stores_of_writer) -> flag = (reader_waits != 0); reader_waits = 0 }
+#else
+        atomic { empty(stores_of_writer) -> flag = (reader_waits != 0); reader_waits = (reader_waits == 1 -> 0 : reader_waits) } /* compare, exchange */
+#endif
         if
         :: !flag /* taken back meanwhile */
 #ifndef NO_BELL
@@ -227,7 +239,7 @@ close:  STORE(stores_of_writer, END);                                  /* rshm_c
 active proctype reader()
 {
     byte kept; /* lines read but not given back */
-    bool took, released, flag, hangup;
+    bool took, released, flag, hangup, standing;
     {
         skip;
 call:   /* rshm_channel_read() */
@@ -270,13 +282,21 @@ progress:   d_step { headers_seen--; kept++ };
         :: hangup && end_seen -> goto call
         :: !hangup
         fi;
-wait:   STORE(stores_of_reader, READER_WAITS);                         /* ARM */
+        if
+        :: standing -> standing = false; STORE(stores_of_reader, READER_AWAKE) /* about to spin: rshm_channel_stay_awake() */
+        :: true
+        fi;
+wait:   if                                                             /* ARM */
+        :: standing
+        :: !standing -> STORE(stores_of_reader, READER_WAITS)
+        :: !standing -> standing = true; STORE(stores_of_reader, READER_ALWAYS)
+        fi;
 #ifndef NO_FENCE_ARM_READER
         FENCE(stores_of_reader);
 #endif
 #ifndef NO_SECOND_LOOK_READER
         if
-        :: headers_seen > 0 || end_seen -> STORE(stores_of_reader, READER_AWAKE); goto call
+        :: headers_seen > 0 || end_seen -> standing = false; STORE(stores_of_reader, READER_AWAKE); goto call
         :: else
         fi;
 #endif
@@ -293,7 +313,10 @@ wait:   STORE(stores_of_reader, READER_WAITS);                         /* ARM */
         :: headers_seen == 0 && !end_seen && !hangup -> goto wait
         :: else
         fi;
-        STORE(stores_of_reader, READER_AWAKE);                         /* rshm_channel_disarm() */
+        if
+        :: standing
+        :: !standing -> STORE(stores_of_reader, READER_AWAKE)          /* rshm_channel_disarm() */
+        fi;
 #ifdef END_BEFORE_THE_REST
         if
         :: hangup -> goto end_of_stream

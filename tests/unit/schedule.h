@@ -12,6 +12,7 @@ void rshm_yield_point(void);
 uint64_t schedule_load(const void *p, size_t bytes);
 void schedule_store(void *p, size_t bytes, uint64_t v);
 uint64_t schedule_exchange(void *p, size_t bytes, uint64_t v);
+uint64_t schedule_compare_exchange(void *p, size_t bytes, uint64_t was, uint64_t v); /* returns what it was */
 void schedule_fence(void);
 
 /* clang-format off */
@@ -21,6 +22,14 @@ void schedule_fence(void);
 #define rshm_load_acquire(p)     rshm_load_relaxed(p)      /* on x86 every load is one, */
 #define rshm_store_release(p, v) rshm_store_relaxed(p, v)  /* and every store */
 #define rshm_exchange(p, v)      ((SCHEDULE_VALUE(p))schedule_exchange((void *)(p), sizeof *(p), (v)))
+#define rshm_compare_exchange(p, was, v) schedule_compare_exchange32((void *)(p), (was), (v))
 /* clang-format on */
+
+static inline _Bool schedule_compare_exchange32(void *p, uint32_t *was, uint32_t v)
+{
+    uint32_t expected = *was;
+    *was = (uint32_t)schedule_compare_exchange(p, sizeof expected, expected, v);
+    return *was == expected;
+}
 
 #endif

@@ -264,6 +264,62 @@ static void a_flag_that_the_peer_toggles_buys_one_bell_per_publication(void **st
     assert_int_equal(bells_at(p->sockets[0]), 20);
 }
 
+static void send_and_take(struct pair *p)
+{
+    char buf[4];
+    assert_int_equal(rshm_channel_write(&p->client, "x", 1), 1);
+    assert_int_equal(rshm_channel_drain(&p->server, MSG_DONTWAIT), 1);
+    rshm_channel_disarm(&p->server);
+    assert_int_equal(rshm_channel_read(&p->server, buf, sizeof buf), 1);
+}
+
+static void sleep_for_each_of(struct pair *p, int messages)
+{
+    for (int i = 0; i < messages; i++) {
+        assert_false(rshm_channel_arm(&p->server, RSHM_WANT_READ));
+        send_and_take(p);
+    }
+}
+
+static void a_reader_that_sleeps_for_each_message_leaves_its_flag_up(void **state)
+{
+    struct pair *p = *state;
+    rshm_u32 *flag = &p->server.in_wait->reader_waits;
+    sleep_for_each_of(p, 2);
+    assert_int_equal(rshm_load_relaxed(flag), 0);
+    sleep_for_each_of(p, 20);
+    assert_int_equal(rshm_load_relaxed(flag), RSHM_RING_ALWAYS);
+    send_and_take(p); /* also while it is awake */
+    assert_int_equal(rshm_load_relaxed(flag), RSHM_RING_ALWAYS);
+}
+
+static void a_standing_request_ends_when_a_message_is_there_before_the_sleep(void **state)
+{
+    struct pair *p = *state;
+    char buf[4];
+    sleep_for_each_of(p, 20);
+    rshm_channel_write(&p->client, "x", 1);
+    assert_true(rshm_channel_arm(&p->server, RSHM_WANT_READ));
+    assert_int_equal(rshm_load_relaxed(&p->server.in_wait->reader_waits), 0);
+    assert_int_equal(bells_at(p->sockets[0]), 1);
+    rshm_channel_read(&p->server, buf, sizeof buf);
+    rshm_channel_write(&p->client, "y", 1);
+    assert_int_equal(bells_at(p->sockets[0]), 1); /* no other: it is awake */
+    rshm_channel_read(&p->server, buf, sizeof buf);
+    rshm_channel_drain(&p->server, MSG_DONTWAIT);
+    sleep_for_each_of(p, 2);
+    assert_int_equal(rshm_load_relaxed(&p->server.in_wait->reader_waits), 0);
+}
+
+static void a_reader_that_stays_awake_is_rung_no_more(void **state)
+{
+    struct pair *p = *state;
+    sleep_for_each_of(p, 20);
+    rshm_channel_stay_awake(&p->server);
+    rshm_channel_write(&p->client, "x", 1);
+    assert_int_equal(bells_at(p->sockets[0]), 0);
+}
+
 /* ---- waiting ---- */
 
 static struct rshm_waiting sleeping = {.mode = RSHM_MODE_BLOCK};
@@ -376,6 +432,9 @@ int main(void)
         WITH_PAIR(a_reader_that_leaves_bytes_behind_can_ask_to_be_rung),
         WITH_PAIR(something_on_the_socket_that_is_no_bell_is_an_error),
         WITH_PAIR(a_flag_that_the_peer_toggles_buys_one_bell_per_publication),
+        WITH_PAIR(a_reader_that_sleeps_for_each_message_leaves_its_flag_up),
+        WITH_PAIR(a_standing_request_ends_when_a_message_is_there_before_the_sleep),
+        WITH_PAIR(a_reader_that_stays_awake_is_rung_no_more),
         WITH_PAIR(a_sleeping_reader_is_woken_by_the_next_message),
         WITH_PAIR(a_wait_ends_with_the_sockets_timeout),
         WITH_PAIR(a_signal_ends_a_wait),
