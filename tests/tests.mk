@@ -9,8 +9,6 @@
 # tests/unit/test_*.c (cmocka) and tests/stress/*.c (exit 0, 1, or 77: skipped) are found by themselves. A program links
 # the FIFO, unless it says what else:      SRC_test_channel := $(CHANNEL)
 #                                          LIBS_test_channel := -lm
-SRC_test_histogram := src/tools/histogram.c
-LIBS_test_histogram := -lm
 
 UNIT_TESTS   := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 STRESS_TESTS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/stress/*.c))
@@ -24,6 +22,8 @@ SRC_wake_processes := $(CHANNEL)
 SRC_wake_threads   := $(CHANNEL)
 
 SRC_test_channel := $(CHANNEL)
+SRC_test_histogram := src/tools/histogram.c
+LIBS_test_histogram := -lm
 SRC_test_keys := src/tools/keys.c
 LIBS_test_keys := -lm
 BENCH_TOOLS := $(addprefix src/tools/,server.c common.c stop.c stats.c json.c host.c awake.c)

@@ -181,6 +181,16 @@ struct show {
     unsigned dist_rows;
 };
 
+static void show_live(const struct rshm_histogram *h)
+{
+    char text[256];
+    int lines, columns;
+    rshm_screen_size(&lines, &columns);
+    rshm_latency_line(h, text, sizeof text);
+    printf("\r\033[K%.*s", columns - 1, text); /* a line that wraps could not be drawn over */
+    fflush(stdout);
+}
+
 /* An interval is over. -EIO: the output takes no more. */
 static int end_interval(const struct options *o, const struct rshm_latency *l, const struct rshm_histogram *window, double from_s,
                         double seconds, struct show *show)
@@ -194,9 +204,9 @@ static int end_interval(const struct options *o, const struct rshm_latency *l, c
             rshm_latency_dist_legend(show->colours, stdout);
         rshm_latency_dist_row(window, show->colours, stdout);
     } else {
-        fputs(show->live ? "\r\033[K" : "", stdout);
-        rshm_latency_line(window, stdout);
-        fprintf(stdout, " -- %.2f seconds\n", seconds);
+        char text[256];
+        rshm_latency_line(window, text, sizeof text);
+        printf("%s%s -- %.2f seconds\n", show->live ? "\r\033[K" : "", text, seconds);
     }
     return fflush(stdout) == 0 ? 0 : -EIO;
 }
@@ -234,9 +244,7 @@ static int measure(redisContext *c, const struct options *o, struct rshm_latency
         }
         if (show->live && now_ns >= show->next_ns) {
             show->next_ns = now_ns + SHOW_EVERY_NS;
-            fputs("\r\033[K", stdout);
-            rshm_latency_line(windows ? window : &l->total, stdout);
-            fflush(stdout);
+            show_live(windows ? window : &l->total);
         }
         if (now_ns >= end_ns || (o->count > 0 && rshm_histogram_count(&l->total) >= (uint64_t)o->count))
             break;

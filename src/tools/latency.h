@@ -32,8 +32,8 @@ struct rshm_latency {
     struct rshm_intrinsic intrinsic;
 };
 
-/* "min: 1.2, avg: ..." in microseconds, without a newline. */
-void rshm_latency_line(const struct rshm_histogram *h, FILE *to);
+/* "min 1.234, avg ..." in microseconds, without a newline. */
+void rshm_latency_line(const struct rshm_histogram *h, char *text, size_t text_bytes);
 
 /* The table at the end. */
 void rshm_latency_summary(const struct rshm_latency *l, FILE *to);

@@ -17,39 +17,49 @@ static double us(uint64_t ns)
     return (double)ns / 1e3;
 }
 
-void rshm_latency_line(const struct rshm_histogram *h, FILE *to)
+/* Three digits behind the point, as long as that stays within seven characters. */
+static const char *figure(double value_us, char text[24])
 {
-    fprintf(to, "min: %.3f, avg: %.3f, p50: %.3f, p99: %.3f, max: %.3f us (%" PRIu64 " samples)", us(rshm_histogram_min(h)),
-            rshm_histogram_mean(h) / 1e3, us(rshm_histogram_percentile_ns(h, 0.5)), us(rshm_histogram_percentile_ns(h, 0.99)),
-            us(rshm_histogram_max(h)), rshm_histogram_count(h));
+    snprintf(text, 24, "%.*f", value_us < 1000 ? 3 : value_us < 100000 ? 1 : 0, value_us);
+    return text;
 }
 
+void rshm_latency_line(const struct rshm_histogram *h, char *text, size_t text_bytes)
+{
+    char f[5][24];
+    snprintf(text, text_bytes, "min %s, avg %s, p50 %s, p99 %s, max %s us (%" PRIu64 " samples)", figure(us(rshm_histogram_min(h)), f[0]),
+             figure(rshm_histogram_mean(h) / 1e3, f[1]), figure(us(rshm_histogram_percentile_ns(h, 0.5)), f[2]),
+             figure(us(rshm_histogram_percentile_ns(h, 0.99)), f[3]), figure(us(rshm_histogram_max(h)), f[4]), rshm_histogram_count(h));
+}
+
+/* 80 columns. */
 static void row(const char *what, const struct rshm_histogram *h, FILE *to)
 {
-    fprintf(to, "%-14s %10" PRIu64 " %9.3f %9.3f", what, rshm_histogram_count(h), us(rshm_histogram_min(h)), rshm_histogram_mean(h) / 1e3);
+    char f[24];
+    fprintf(to, "%-7s %8" PRIu64 " %7s", what, rshm_histogram_count(h), figure(us(rshm_histogram_min(h)), f));
+    fprintf(to, " %7s", figure(rshm_histogram_mean(h) / 1e3, f));
     for (size_t i = 0; i < PERCENTILES; i++)
-        fprintf(to, " %9.3f", us(rshm_histogram_percentile_ns(h, percentiles[i].share)));
-    fprintf(to, " %9.3f\n", us(rshm_histogram_max(h)));
+        fprintf(to, " %7s", figure(us(rshm_histogram_percentile_ns(h, percentiles[i].share)), f));
+    fprintf(to, " %7s\n", figure(us(rshm_histogram_max(h)), f));
 }
 
 void rshm_latency_summary(const struct rshm_latency *l, FILE *to)
 {
-    fprintf(to, "PING to %s over %s, ", l->where, l->transport);
+    fprintf(to, "PING over %s to %s, ", l->transport, l->where);
     if (l->rate_hz > 0)
         fprintf(to, "%g a second", l->rate_hz);
     else
         fputs("back to back", to);
-    fprintf(to, ", %.2f s. Microseconds:\n%-14s %10s %9s %9s", l->total_seconds, "", "samples", "min", "avg");
+    fprintf(to, ", %.2f s; microseconds:\n%-7s %8s %7s %7s", l->total_seconds, "", "samples", "min", "avg");
     for (size_t i = 0; i < PERCENTILES; i++)
-        fprintf(to, " %9s", percentiles[i].name);
-    fprintf(to, " %9s\n", "max");
-    row(l->transport, &l->total, to);
+        fprintf(to, " %7s", percentiles[i].name);
+    fprintf(to, " %7s\n", "max");
+    row(l->transport_id, &l->total, to);
     if (l->intrinsic.seconds > 0) {
-        row("machine alone", &l->intrinsic.absences, to);
-        fprintf(to, "machine alone: a loop that only reads the clock, %.2f s before, was kept from it for %.3f us or longer %" PRIu64
-                    " times, %.3f %% of the time; no request can be steadier than that.\n",
-                l->intrinsic.seconds, us(l->intrinsic.threshold_ns), rshm_histogram_count(&l->intrinsic.absences),
-                l->intrinsic.away_share * 100);
+        row("machine", &l->intrinsic.absences, to);
+        fprintf(to, "machine: a loop that only read the clock, %.2f s before; the times it was stopped\n"
+                    "for %.3f us or longer, %.3f %% in all. No request can be steadier than that.\n",
+                l->intrinsic.seconds, us(l->intrinsic.threshold_ns), l->intrinsic.away_share * 100);
     }
 }
 

@@ -83,15 +83,16 @@ void rshm_top_print(const struct rshm_top_look *look, const char *where, const c
     char text[320], a[5][16];
     print_head(&p, look, where, version, bold);
     line(&p, "", false);
-    snprintf(text, sizeof text, "%8s %-11s %6s %6s %6s %6s %6s %5s %5s  %-21s %-16s %s", "ID", "STATE", "REQ/S", "IN/S", "OUT/S", "BELLIN", "BELOUT",
-             "REQ%", "REP%", "ADDRESS", "NAME", "COMMAND");
+    snprintf(text, sizeof text, "%7s %-8s %6s %6s %6s %6s %6s %5s %5s  %-16s %-21s %s", "ID", "STATE", "REQ/S", "IN/S", "OUT/S", "BELLIN", "BELOUT",
+             "REQ%", "REP%", "NAME", "ADDRESS", "COMMAND");
     line(&p, text, bold);
     for (size_t i = 0; i < look->session_count; i++) {
         const struct rshm_top_session *s = &look->sessions[i];
-        snprintf(text, sizeof text, "%8" PRIu64 " %-11s %6s %6s %6s %6s %6s %5.1f %5.1f  %-21.21s %-16.16s %s", s->id, s->state, amount(s->requests_s, a[0]),
-                 amount(s->in_s, a[1]), amount(s->out_s, a[2]), amount(s->bells_in_s, a[3]), amount(s->bells_out_s, a[4]),
+        snprintf(text, sizeof text, "%7" PRIu64 " %-8.8s %6s %6s %6s %6s %6s %5.1f %5.1f  %-16.16s %-21.21s %s", s->id, s->state,
+                 amount(s->requests_s, a[0]), amount(s->in_s, a[1]), amount(s->out_s, a[2]), amount(s->bells_in_s, a[3]), amount(s->bells_out_s, a[4]),
                  fill_percent(s->request_backlog_bytes, s->ring_bytes), fill_percent(s->reply_backlog_bytes, s->ring_bytes),
-                 !s->described ? "-" : s->address[0] == '/' ? "unix" : s->address, s->name[0] != '\0' ? s->name : "-", s->command[0] != '\0' ? s->command : "-");
+                 s->name[0] != '\0' ? s->name : "-", !s->described ? "-" : s->address[0] == '/' ? "unix" : s->address,
+                 s->command[0] != '\0' ? s->command : "-");
         if (!line(&p, text, false))
             break;
     }

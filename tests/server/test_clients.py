@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from redis_server import eventually
+from redis_server import VERSION, eventually
 from shm_client import ErrorReply
 from wire import Wire, encode
 
@@ -44,7 +44,8 @@ def test_each_session_has_a_row_of_named_fields_in_both_protocols(server, shm, p
     plain_ones = [plain(server) for _ in range(3)]  # have no rows
     if protocol == 3:
         asker.command("HELLO", "3")
-        assert all(isinstance(row, dict) for row in asker.command("SHM.CLIENTS"))
+        kind = dict if VERSION >= (7, 0, 0) else list  # modules of older servers cannot reply with maps
+        assert all(isinstance(row, kind) for row in asker.command("SHM.CLIENTS"))
     assert all(c.command("PING") == b"PONG" for c in plain_ones)
     got = rows(asker)
     assert sorted(row["id"] for row in got) == sorted(ids)

@@ -10,7 +10,7 @@ import pytest
 from redis_server import eventually, free_port
 from tool import Terminal, fails, finish, started, tool, tool_json
 
-LINE = re.compile(r"min: ([\d.]+), avg: ([\d.]+), p50: ([\d.]+), p99: ([\d.]+), max: ([\d.]+) us \((\d+) samples\)")
+LINE = re.compile(r"min ([\d.]+), avg ([\d.]+), p50 ([\d.]+), p99 ([\d.]+), max ([\d.]+) us \((\d+) samples\)")
 PERCENTILES = ["p50_us", "p90_us", "p99_us", "p99_9_us", "p99_99_us"]
 
 
@@ -68,16 +68,16 @@ def test_without_a_terminal_it_ends_by_itself_with_a_table(server):
     head, names, row = done.stdout.splitlines()
     assert "shared memory" in head and server.path in head and "back to back" in head
     assert names.split() == ["samples", "min", "avg", "p50", "p90", "p99", "p99.9", "p99.99", "max"]
-    assert row.startswith("shared memory ") and len(row[14:].split()) == 9
+    assert row.startswith("shm ") and len(row.split()) == 10 and len(row) <= 80
 
 
 def test_history_prints_a_line_for_every_interval_and_a_table_of_all(server):
     done = tool("latency", "--history", "--interval", 0.2, "--seconds", 1.1, "--rate", 200, server=server)
     lines = done.stdout.splitlines()
-    intervals = [LINE.match(line) for line in lines if line.startswith("min:")]
+    intervals = [LINE.match(line) for line in lines if line.startswith("min ")]
     assert done.returncode == 0 and all(intervals) and 2 <= len(intervals) <= 6
-    assert all(re.search(r" -- [\d.]+ seconds$", line) for line in lines if line.startswith("min:"))
-    assert sum(int(m.group(6)) for m in intervals) == int(lines[-1][14:].split()[0])
+    assert all(re.search(r" -- [\d.]+ seconds$", line) for line in lines if line.startswith("min "))
+    assert sum(int(m.group(6)) for m in intervals) == int(lines[-1].split()[1])
     assert all(float(m.group(1)) <= float(m.group(3)) <= float(m.group(4)) <= float(m.group(5)) for m in intervals)
 
 
@@ -110,7 +110,7 @@ def test_intrinsic_stands_beside_the_result(server):
     assert own["seconds"] >= 0.3 and 0 <= own["away_percent"] <= 100 and own["threshold_us"] >= 1
     assert own["samples"] == 0 or own["min_us"] >= own["threshold_us"]
     done = tool("latency", "--intrinsic", 0.1, "--count", 10, server=server)
-    assert [line for line in done.stdout.splitlines() if line.startswith("machine alone ")]
+    assert [line for line in done.stdout.splitlines() if line.startswith("machine ")]
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
@@ -119,16 +119,23 @@ def test_interrupted_it_still_shows_the_table_and_dies_of_the_signal(server, sig
     assert eventually(lambda: server.stats()["sessions"] == 1)
     time.sleep(0.2)
     done = finish(process, sig)
-    assert done.returncode == -sig and "shared memory " in done.stdout.splitlines()[-1]
+    assert done.returncode == -sig and done.stdout.splitlines()[-1].startswith("shm ")
 
 
 def test_on_a_terminal_a_line_changes_until_ctrl_c(server):
     with Terminal("latency", "--rate", 1000, server=server) as t:
         t.wait_text("samples)")
-        t.wait_text("\r\033[Kmin:", after=len(t.text))
+        t.wait_text("\r\033[Kmin ", after=len(t.text))
         t.press("\x03")
         assert t.finish() == -signal.SIGINT
         assert "\r\n" in t.text and "p99.99" in t.text
+
+
+def test_the_changing_line_fits_into_a_narrow_window(server):
+    with Terminal("latency", "--rate", 1000, "--seconds", 0.5, server=server, columns=40) as t:
+        assert t.finish() == 0
+        live = [line for line in re.split(r"\r\033\[K|\r\n", t.text) if line.startswith("min ")]
+        assert len(live) > 1 and max(map(len, live)) < 40
 
 
 @pytest.mark.parametrize("env, coloured", [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)], ids=["colours", "no-color", "dumb"])

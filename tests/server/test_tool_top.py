@@ -14,7 +14,7 @@ ENTER, LEAVE = "\033[?1049h", "\033[?1049l"
 
 def has_looked(server):
     """top has taken its first look and waits for the second."""
-    return eventually(lambda: any(c["cmd"] in ("shm.clients", "client|list") and c["id"] != str(asker.client_id())
+    return eventually(lambda: any(c["cmd"] in ("shm.clients", "client|list", "client") and c["id"] != str(asker.client_id())
                                   for asker in [server.client()] for c in asker.client_list()))
 
 
