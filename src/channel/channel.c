@@ -3,9 +3,9 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "channel/clock.h"
+#include "channel/libc.h"
 
 #define SOCKET_EVERY_US 1000 /* mode poll: a receive costs 0.3 us, so this is free, and the end is seen soon enough */
 #define STANDING_AFTER 4       /* sleeps in a row: two requests and replies that were cold are no pattern yet */
@@ -45,7 +45,7 @@ void rshm_channel_deinit(struct rshm_channel *ch)
 static void ring(struct rshm_channel *ch)
 {
     static const char bell = RSHM_BELL;
-    send(ch->fd, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    RSHM_LIBC(send)(ch->fd, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     rshm_count(&ch->stats.bells_sent, 1);
 }
 
@@ -207,7 +207,7 @@ void rshm_channel_answer_bell(struct rshm_channel *ch)
 int rshm_channel_drain(struct rshm_channel *ch, int flags)
 {
     char bells[64];
-    ssize_t n = recv(ch->fd, bells, sizeof bells, flags);
+    ssize_t n = RSHM_LIBC(recv)(ch->fd, bells, sizeof bells, flags);
     if (n > 0) {
         for (ssize_t i = 0; i < n; i++)
             if (bells[i] != RSHM_BELL)

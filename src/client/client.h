@@ -23,6 +23,7 @@ struct rshm_client {
     /* while opening */
     uint8_t token[RSHM_TOKEN_BYTES];
     int listener;                   /* the rendezvous of a TCP connection, or -1 */
+    char rendezvous[RSHM_RENDEZVOUS_MAX + 1]; /* its name */
     int memory;                     /* the memory that came over a Unix socket, or -1 */
     redisReader *scanner;           /* looks for the reply among push messages */
     size_t unsent;                  /* bytes of SHM.OPEN that are still in c->obuf, at its front */

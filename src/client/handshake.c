@@ -2,48 +2,16 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "channel/rendezvous.h"
 #include "client/client.h"
 
-#define NAME_BYTES 16       /* random part of the rendezvous' name */
-#define VISITORS_MAX 64     /* others than the server that may have knocked at the rendezvous first */
-
-static void to_hex(const uint8_t *bytes, size_t n, char *out)
-{
-    for (size_t i = 0; i < n; i++)
-        sprintf(out + 2 * i, "%02x", bytes[i]);
-}
-
-/* Listens on a random abstract name. Returns the socket or -errno. */
-static int listen_somewhere(void)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    uint8_t random[NAME_BYTES];
-    char *name = address.sun_path + 1; /* abstract: a zero byte first */
-
-    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
-        return -EIO;
-    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (s < 0)
-        return -errno;
-    strcpy(name, RSHM_RENDEZVOUS_PREFIX);
-    to_hex(random, sizeof random, name + strlen(name));
-    socklen_t n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
-    if (bind(s, (struct sockaddr *)&address, n) != 0 || listen(s, VISITORS_MAX) != 0) {
-        int e = errno;
-        close(s);
-        return -e;
-    }
-    return s;
-}
+#define NAME_BYTES 16 /* random part of a rendezvous' name that leads nowhere */
 
 struct rshm_client *rshm_client_new(redisContext *c, const char **why)
 {
@@ -61,7 +29,7 @@ struct rshm_client *rshm_client_new(redisContext *c, const char **why)
     s->scanner = redisReaderCreate();
     if (s->scanner == NULL)
         goto fail;
-    if (getrandom(s->token, sizeof s->token, 0) != (ssize_t)sizeof s->token) {
+    if (rshm_random(s->token, sizeof s->token) < 0) {
         *why = "no random numbers from the kernel";
         goto fail;
     }
@@ -69,7 +37,7 @@ struct rshm_client *rshm_client_new(redisContext *c, const char **why)
         *why = "the connection has no socket";
         goto fail;
     }
-    if (domain != AF_UNIX && (s->listener = listen_somewhere()) < 0) {
+    if (domain != AF_UNIX && (s->listener = rshm_rendezvous_listen(s->rendezvous)) < 0) {
         *why = "no abstract socket to receive the memory on";
         goto fail;
     }
@@ -98,16 +66,12 @@ void rshm_client_open_args(const struct rshm_client *s, int mode, struct rshm_op
 {
     a->argc = 0;
     snprintf(a->version, sizeof a->version, "%d", RSHM_PROTOCOL_VERSION);
-    to_hex(s->token, sizeof s->token, a->token);
+    rshm_to_hex(s->token, sizeof s->token, a->token);
     a->argv[a->argc++] = "SHM.OPEN";
     a->argv[a->argc++] = a->version;
     a->argv[a->argc++] = a->token;
     if (s->listener >= 0) {
-        struct sockaddr_un address;
-        socklen_t n = sizeof address;
-        memset(&address, 0, sizeof address);
-        getsockname(s->listener, (struct sockaddr *)&address, &n);
-        snprintf(a->rendezvous, sizeof a->rendezvous, "%.*s", RSHM_RENDEZVOUS_MAX, address.sun_path + 1);
+        strcpy(a->rendezvous, s->rendezvous);
         a->argv[a->argc++] = a->rendezvous;
     }
     if (mode >= 0) {
@@ -121,70 +85,17 @@ bool rshm_client_refused_args(struct rshm_open_args *a)
 {
     uint8_t random[NAME_BYTES];
     memset(a, 0, sizeof *a);
-    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+    if (rshm_random(random, sizeof random) < 0)
         return false;
     snprintf(a->version, sizeof a->version, "%d", RSHM_PROTOCOL_VERSION);
-    to_hex(random, sizeof random, a->token);
+    rshm_to_hex(random, sizeof random, a->token);
     strcpy(a->rendezvous, RSHM_RENDEZVOUS_PREFIX);
-    to_hex(random, sizeof random, a->rendezvous + strlen(a->rendezvous));
+    rshm_to_hex(random, sizeof random, a->rendezvous + strlen(a->rendezvous));
     a->argv[a->argc++] = "SHM.OPEN";
     a->argv[a->argc++] = a->version;
     a->argv[a->argc++] = a->token;
     a->argv[a->argc++] = a->rendezvous;
     return true;
-}
-
-/* recvmsg() that keeps the first fd that comes along and closes all others. */
-static ssize_t receive(int socket, void *buf, size_t cap, int flags, int *fd)
-{
-    struct iovec iov = {buf, cap};
-    union {
-        struct cmsghdr align;
-        char space[CMSG_SPACE(4 * sizeof(int))];
-    } control;
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    ssize_t n = recvmsg(socket, &m, flags | MSG_CMSG_CLOEXEC);
-    if (n < 0)
-        return n;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c != NULL; c = CMSG_NXTHDR(&m, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; i++) {
-            int one;
-            memcpy(&one, CMSG_DATA(c) + i * sizeof one, sizeof one);
-            if (*fd < 0)
-                *fd = one;
-            else
-                close(one);
-        }
-    }
-    return n;
-}
-
-static bool same_token(const uint8_t *a, const uint8_t *b)
-{
-    uint8_t differ = 0; /* no early end: the time tells a guesser nothing */
-    for (int i = 0; i < RSHM_TOKEN_BYTES; i++)
-        differ |= a[i] ^ b[i];
-    return differ == 0;
-}
-
-/* Takes the memory from the one visitor who knows the token. It was sent before the reply that we have seen, so nobody
- * needs to be waited for. */
-static void receive_visitors(struct rshm_client *s)
-{
-    for (int i = 0; i < VISITORS_MAX && s->memory < 0; i++) {
-        uint8_t token[RSHM_TOKEN_BYTES];
-        int fd = -1, visitor = accept4(s->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (visitor < 0)
-            return;
-        ssize_t n = receive(visitor, token, sizeof token, 0, &fd);
-        close(visitor);
-        if (n == (ssize_t)sizeof token && same_token(token, s->token))
-            s->memory = fd;
-        else if (fd >= 0)
-            close(fd);
-    }
 }
 
 /* Maps the memory and tells the server so. Returns NULL or why not. */
@@ -194,7 +105,7 @@ static const char *attach(struct rshm_client *s)
     struct rshm_map map;
 
     if (s->listener >= 0)
-        receive_visitors(s);
+        s->memory = rshm_rendezvous_accept(s->listener, s->token);
     if (s->memory < 0)
         return "the server's memory did not arrive (is there a proxy in between?)";
     int r = rshm_segment_open(&map, s->memory, s->token);
@@ -226,7 +137,7 @@ static const char *attach(struct rshm_client *s)
 /* As hiredis reads from its socket, for the fd that comes along. */
 static ssize_t read_socket(redisContext *c, struct rshm_client *s, char *buf, size_t cap)
 {
-    ssize_t n = receive(c->fd, buf, cap, 0, &s->memory);
+    ssize_t n = rshm_receive_fd(c->fd, buf, cap, 0, &s->memory);
     if (n > 0)
         return n;
     if (n == 0) {
