@@ -46,11 +46,12 @@ FIFO     := src/fifo/charfifo.c
 CHANNEL  := $(FIFO) $(wildcard src/channel/*.c)
 REDIRECT := $(CHANNEL) $(wildcard src/redirect/*.c)
 MODULE   := $(REDIRECT) $(wildcard src/module/*.c)
+PRELOAD  := $(CHANNEL) $(wildcard src/preload/*.c)
 CLIENT   := $(CHANNEL) $(wildcard src/client/*.c)
 TOOLS    := $(wildcard src/tools/*.c)
 obj       = $(patsubst %.c,$(O)/obj/%.o,$(1))
 
-LIBS     := $(O)/libcharfifo.a $(O)/module-shm.so $(O)/libhiredis_shm.so $(O)/libhiredis_shm.a
+LIBS     := $(O)/libcharfifo.a $(O)/module-shm.so $(O)/libhiredis_shm.so $(O)/libhiredis_shm.a $(O)/libredis_shm_preload.so
 PROGRAMS := $(O)/redis-shm
 
 .PHONY: all
@@ -88,6 +89,17 @@ $(O)/libhiredis_shm.so.0: $(call obj,$(CLIENT)) src/client/libhiredis_shm.map
 
 $(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.0
 	$(Q)ln -sf libhiredis_shm.so.0 $@
+
+# Its objects are its own: below it, calls on the socket must not come back to the functions it exports (src/channel/libc.h). Never unloaded.
+$(O)/obj/preload/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $< (preload)")
+	$(Q)$(CC) $(CFLAGS_ALL) -U_FORTIFY_SOURCE -DRSHM_PRELOAD -MMD -MP -c $< -o $@
+
+$(O)/libredis_shm_preload.so: $(patsubst %.c,$(O)/obj/preload/%.o,$(PRELOAD)) src/preload/libredis_shm_preload.map
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -shared -Wl,-soname,libredis_shm_preload.so -Wl,--version-script=src/preload/libredis_shm_preload.map \
+	    -Wl,-z,nodelete -Wl,-z,relro,-z,now -o $@ $(patsubst %.c,$(O)/obj/preload/%.o,$(PRELOAD)) $(LDFLAGS_ALL) -ldl
 
 $(O)/redis-shm: $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a
 	$(if $(Q),@echo "  LD    $@")

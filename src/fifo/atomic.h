@@ -7,7 +7,8 @@
  *   W2/R2  read position    the reader's release store gives lines back; the writer's acquire load before it reuses them
  *   W3/R3  sleep and wake   two full fences, Dekker's pattern: publish; fence; look at the wait flag  against
  *                           set the wait flag; fence; look again (channel/channel.c). Neither side can miss the other.
- *   W4/R4  fd table         release store of a session pointer after it is filled in; acquire load at look-up (redirect/)
+ *   W4/R4  fd table         release store of a session pointer after it is filled in; acquire load at look-up (redirect/, preload/)
+ *   W5/R5  libc's calls     release store of "found" after the pointers; acquire load before they are used (preload/real.h)
  */
 #ifndef RSHM_ATOMIC_H
 #define RSHM_ATOMIC_H
