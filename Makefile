@@ -101,9 +101,10 @@ $(O)/libredis_shm_preload.so: $(patsubst %.c,$(O)/obj/preload/%.o,$(PRELOAD)) sr
 	$(Q)$(CC) -shared -Wl,-soname,libredis_shm_preload.so -Wl,--version-script=src/preload/libredis_shm_preload.map \
 	    -Wl,-z,nodelete -Wl,-z,relro,-z,now -o $@ $(patsubst %.c,$(O)/obj/preload/%.o,$(PRELOAD)) $(LDFLAGS_ALL) -ldl
 
-$(O)/redis-shm: $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a
+# `redis-shm run` checks its options with what the preload library reads them with.
+$(O)/redis-shm: $(call obj,$(TOOLS) src/preload/settings.c) $(O)/libhiredis_shm.a
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_LIBS) \
+	$(Q)$(CC) -o $@ $(call obj,$(TOOLS) src/preload/settings.c) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_LIBS) \
 	    $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) $(TOOLS_LIBS)
 comma := ,
 

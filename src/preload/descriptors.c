@@ -44,7 +44,8 @@ static int begin(struct rshm_conn *c, int fd)
 {
     int failure = 0;
     if (rshm_conn_enter(c, fd)) {
-        bool blocking = !c->nonblocking;
+        /* A Unix socket's connect() is done at once even if it may not block: to make it fail we have to wait for the answer. */
+        bool blocking = !c->nonblocking || (rshm_preload_settings.require && !c->tcp);
         if (rshm_upgrade_start(c, fd) != RSHM_STEP_PLAIN)
             rshm_conn_leave(c);
         if (blocking)

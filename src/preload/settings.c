@@ -118,8 +118,8 @@ int rshm_named_find(const struct sockaddr *address, socklen_t n)
     return -1;
 }
 
-/* Endpoints that cannot be parsed are left out: `redis-shm run` has checked them, and this library must not write anything. */
-__attribute__((constructor)) static void read_environment(void)
+/* Before every other constructor. Endpoints that cannot be parsed are left out: `redis-shm run` has checked them, and this library must not write anything. */
+__attribute__((constructor(101))) static void read_environment(void)
 {
     struct rshm_preload_settings *s = &rshm_preload_settings;
     const char *p = getenv(RSHM_ENV_ENDPOINTS), *mode = getenv(RSHM_ENV_MODE), *require = getenv(RSHM_ENV_REQUIRE);

@@ -70,7 +70,7 @@ enum rshm_step rshm_upgrade_start(struct rshm_conn *c, int fd)
         sent = -1;
     }
     if (sent < 0)
-        return refused(c, "SHM.OPEN could not be sent", false);
+        return refused(c, "SHM.OPEN could not be sent", true);
     c->state = RSHM_CONN_OPENING;
     rshm_epoll_changed(c);
     errno = e;

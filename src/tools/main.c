@@ -13,6 +13,7 @@ static const struct subcommand {
     {"demo", rshm_demo_main, "a private server, and how fast it answers over TCP, Unix socket and shared memory"},
     {"latency", rshm_latency_main, "how long a PING takes, over shared memory or a socket"},
     {"doctor", rshm_doctor_main, "whether shared memory works here, and if not, why"},
+    {"run", rshm_run_main, "any program, unchanged, with its connections in shared memory"},
     {"top", rshm_top_main, "a server's sessions, live"},
 };
 #define SUBCOMMANDS (sizeof subcommands / sizeof subcommands[0])
@@ -22,6 +23,7 @@ static const char examples[] =
     "  redis-shm bench --start             the same figures from a load that can be chosen\n"
     "  redis-shm doctor                    what stands in the way of shared memory with the server on 127.0.0.1:6379\n"
     "  redis-shm latency --rate 0          what a busy client of it sees\n"
+    "  redis-shm run -- redis-cli          redis-cli with that server, in shared memory\n"
     "  redis-shm top                       its sessions, the busiest first\n";
 
 static void help(FILE *to)

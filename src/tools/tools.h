@@ -17,6 +17,7 @@ int rshm_bench_main(int argc, char **argv);
 int rshm_latency_main(int argc, char **argv);
 int rshm_top_main(int argc, char **argv);
 int rshm_doctor_main(int argc, char **argv);
+int rshm_run_main(int argc, char **argv);
 
 /* A line on stderr that begins with "redis-shm: ". */
 __attribute__((format(printf, 1, 2))) void rshm_complain(const char *format, ...);
