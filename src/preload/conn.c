@@ -319,6 +319,17 @@ void rshm_conn_break(struct rshm_conn *c)
     rshm_real()->shutdown(c->ch.fd, SHUT_RDWR);
 }
 
+bool rshm_conn_arm(struct rshm_conn *c, int want)
+{
+    struct rshm_channel *ch = &c->ch;
+    if (!(want & RSHM_WANT_READ) || !c->due || rshm_load_relaxed(&ch->in_wait->reader_waits) != RSHM_RING_BACK) /* if it goes down just now, it rang */
+        return rshm_channel_arm(ch, want);
+    bool ready = (want & RSHM_WANT_WRITE) && rshm_channel_arm(ch, RSHM_WANT_WRITE);
+    ch->armed |= RSHM_WANT_READ;
+    rshm_fence_full(); /* R3 */
+    return ready || rshm_channel_ready(ch, RSHM_WANT_READ);
+}
+
 static void request_bell(struct rshm_conn *c)
 {
     if (!c->due)
@@ -332,7 +343,7 @@ void rshm_conn_pass_on(struct rshm_conn *c, int fd)
                (rshm_load_relaxed(&c->writers_asleep) != 0 ? RSHM_WANT_WRITE : 0);
     if (rshm_watched_asleep(fd))
         want |= RSHM_WANT_READ;
-    if (want != 0 && c->state == RSHM_CONN_OPEN && rshm_channel_arm(&c->ch, want))
+    if (want != 0 && c->state == RSHM_CONN_OPEN && rshm_conn_arm(c, want))
         request_bell(c);
 }
 
@@ -346,7 +357,7 @@ void rshm_conn_return(struct rshm_conn *c, int fd, int want)
     if (c->state == RSHM_CONN_OPEN && !c->ch.hangup && (!c->trusted || rshm_watched_asleep(fd))) {
         if (!c->trusted)
             rshm_conn_drain(c, fd);
-        if (rshm_channel_arm(&c->ch, want | RSHM_WANT_READ))
+        if (rshm_conn_arm(c, want | RSHM_WANT_READ))
             request_bell(c);
     }
     rshm_conn_leave(c);

@@ -121,6 +121,10 @@ void rshm_conn_return(struct rshm_conn *c, int fd, int want);
 /* After bells were taken off the socket, by somebody who may not be the one they were meant for. With c entered. */
 void rshm_conn_pass_on(struct rshm_conn *c, int fd);
 
+/* As rshm_channel_arm(), but a bell that was asked for with "ring back" stays asked for: another thread may sleep until it comes. The flag
+ * that asks for it rings for anything else as well. With c entered. */
+bool rshm_conn_arm(struct rshm_conn *c, int want);
+
 /* Takes bells off the socket, no waiting. With c entered. */
 void rshm_conn_drain(struct rshm_conn *c, int fd);
 /* The server broke the protocol: every call fails from now on. With c entered. */

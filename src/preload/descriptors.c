@@ -33,8 +33,20 @@ static bool is_stream(int fd)
 static int connect_again(struct rshm_conn *c, int fd, const struct sockaddr *address, socklen_t n)
 {
     int r = rshm_real()->connect(fd, address, n), e = errno;
-    if ((r == 0 || e == EISCONN) && rshm_conn_enter(c, fd) && rshm_upgrade_step(c, fd) != RSHM_STEP_PLAIN)
-        rshm_conn_leave(c);
+    if (!rshm_conn_enter(c, fd)) {
+        errno = e;
+        return r;
+    }
+    if ((r == 0 || e == EISCONN) && rshm_upgrade_step(c, fd) == RSHM_STEP_PLAIN) {
+        errno = e;
+        return r;
+    }
+    if (c->state == RSHM_CONN_FAILED) {
+        r = -1;
+        e = c->failure;
+        c->failure_told = true;
+    }
+    rshm_conn_leave(c);
     errno = e;
     return r;
 }

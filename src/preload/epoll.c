@@ -449,23 +449,26 @@ static int scan(struct rshm_poller *p, struct epoll_event *events, int n, int ma
     return n;
 }
 
-/* Parks w if there is nothing to tell: a bell will come. Returns false if there is. */
+/* Parks w if there is nothing to tell: a bell will come. Returns false if there is. What was told already and is not read yet (edge-triggered)
+ * cannot be armed for: it stays hot, and whoever reads it to its end arms, if we sleep by then. */
 static bool park(struct rshm_poller *p, struct rshm_watch *w)
 {
     struct rshm_conn *c = rshm_conn_of(w->fd);
-    bool stays = false;
+    bool tells = false, armed = true;
     if (c != NULL && rshm_conn_enter(c, w->fd)) {
         int want = (w->events & EPOLLIN ? RSHM_WANT_READ : 0) | (w->events & EPOLLOUT ? RSHM_WANT_WRITE : 0);
-        if (c->state == RSHM_CONN_OPEN && !c->ch.hangup && !w->fired)
-            rshm_channel_arm(&c->ch, want);
-        stays = ready_events(c, w) != 0;
-        if (!stays)
+        if (c->state == RSHM_CONN_OPEN && (w->told & EPOLLOUT) && rshm_channel_writable(&c->ch))
+            want &= ~RSHM_WANT_WRITE; /* told as well: it does not keep us from arming for what may come */
+        if (c->state == RSHM_CONN_OPEN && !c->ch.hangup && !w->fired && want != 0)
+            armed = !rshm_conn_arm(c, want);
+        tells = ready_events(c, w) != 0;
+        if (!tells)
             rshm_report_moved(c);
         rshm_conn_leave(c);
     }
-    if (!stays && w->next != NULL)
+    if (!tells && armed && w->next != NULL)
         unlink_hot(p, w);
-    return !stays;
+    return !tells;
 }
 
 /* Parks what was idle for idle_ticks. Returns false if something is ready after all. */

@@ -112,7 +112,7 @@ static int wait_for(struct rshm_conn *c, int fd, int want)
         rshm_waiting_missed(&c->waiting);
     }
     for (;;) {
-        if (possible(c, want) || rshm_channel_arm(&c->ch, want))
+        if (possible(c, want) || rshm_conn_arm(c, want))
             return 0;
         rshm_report_moved(c);
         rshm_store_relaxed(asleep, rshm_load_relaxed(asleep) + 1); /* both change with c entered only */
@@ -301,7 +301,7 @@ ssize_t rshm_transfer_in(struct rshm_conn *c, int fd, const struct iovec *iov, i
             if (possible(c, RSHM_WANT_READ))
                 continue;
             /* Else the program may now wait where we do not see it. */
-            if ((c->trusted && !rshm_watched_asleep(fd)) || !rshm_channel_arm(&c->ch, RSHM_WANT_READ)) {
+            if ((c->trusted && !rshm_watched_asleep(fd)) || !rshm_conn_arm(c, RSHM_WANT_READ)) {
                 rshm_conn_leave(c);
                 return done > 0 ? (ssize_t)done : fail(EAGAIN);
             }
@@ -379,7 +379,7 @@ ssize_t rshm_transfer_out(struct rshm_conn *c, int fd, const struct iovec *iov, 
             continue; /* there may be more room by now */
         c->full_writes++;
         if (!blocking) {
-            if (rshm_watched_asleep(fd) && rshm_channel_arm(&c->ch, RSHM_WANT_WRITE))
+            if (rshm_watched_asleep(fd) && rshm_conn_arm(c, RSHM_WANT_WRITE))
                 continue;
             rshm_conn_return(c, fd, 0);
             return done > 0 ? (ssize_t)done : fail(EAGAIN);

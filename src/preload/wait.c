@@ -121,7 +121,7 @@ static bool arm(struct waits *w, bool sleeping)
         if (c->state == RSHM_CONN_OPEN && want != 0) {
             if (sleeping)
                 c->trusted = true;
-            quiet &= !rshm_channel_arm(&c->ch, want);
+            quiet &= !rshm_conn_arm(c, want);
         }
         if (sleeping && (want & RSHM_WANT_READ))
             rshm_store_relaxed(&c->readers_asleep, rshm_load_relaxed(&c->readers_asleep) + 1); /* with c entered */
