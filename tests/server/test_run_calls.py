@@ -41,7 +41,7 @@ def test_call(server, name, build):
 
 
 @pytest.mark.parametrize("mode", ["poll", "block"])
-@pytest.mark.parametrize("name", ["select-and-blocking-reads", "epoll", "timeouts", "signals", "shutdown", "two-threads", "full", "fork"])
+@pytest.mark.parametrize("name", ["select-and-blocking-reads", "epoll", "timeouts", "shutdown", "two-threads", "full", "fork"])
 def test_call_in_another_mode(server, name, mode):
     used(server, run(server, program(), server.path, name, options=["--require", "--stats", "--mode", mode]))
 
