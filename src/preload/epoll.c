@@ -623,7 +623,7 @@ int rshm_preload_epoll_wait(int epfd, struct epoll_event *events, int max, int64
         if (n > 0)
             break;
         if (first && p->hot_count > 0) {
-            uint64_t budget = rang && p->waiting.mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(&p->waiting, p->peer_tag, 0);
+            uint64_t budget = rang && p->waiting.mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(&p->waiting, p->peer_tag, 0, false);
             if (budget != 0) {
                 n = spin(p, events, max, budget, timeout_ns < 0 ? UINT64_MAX : (uint64_t)timeout_ns / 1000 * per_us);
                 if (n > 0) {

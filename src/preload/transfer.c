@@ -101,7 +101,9 @@ static int wait_for(struct rshm_conn *c, int fd, int want)
     rshm_u32 *asleep = want == RSHM_WANT_READ ? &c->readers_asleep : &c->writers_asleep;
 
     c->trusted = true;
-    uint64_t budget = c->ch.rang && c->waiting.mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(&c->waiting, charfifo_tag(&c->ch.in), 0);
+    uint64_t budget = c->ch.rang && c->waiting.mode != RSHM_MODE_POLL ? 0
+                                                                      : rshm_waiting_budget(&c->waiting, charfifo_tag(&c->ch.in), 0,
+                                                                                            rshm_channel_streams(&c->ch, want));
     c->ch.rang = false; /* the server's wake-up is over once we have slept */
     if (budget != 0) {
         int r = spin(c, fd, want, budget);

@@ -243,7 +243,7 @@ static int wait_for(struct waits *w, int64_t timeout_ns, const sigset_t *mask, u
         if (n > 0 || timeout_ns == 0)
             return n;
         if (first && w->policy != NULL) {
-            uint64_t budget = w->rang && w->policy->mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(w->policy, w->peer_tag, 0);
+            uint64_t budget = w->rang && w->policy->mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(w->policy, w->peer_tag, 0, false);
             if (budget != 0) {
                 n = spin(w, mask, budget, timeout_ns < 0 ? UINT64_MAX : (uint64_t)timeout_ns / 1000 * rshm_ticks_per_us());
                 if (n > 0) {
