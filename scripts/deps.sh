@@ -38,6 +38,8 @@ needed() {
 		prog openssl      | openssl        | openssl              | the tests make a certificate for a TLS connection
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
 		prog zsh          | zsh            | zsh                  | the tests ask it what it completes
+		prog cmake        | cmake          | cmake                | the install tests build a program with it
+		prog g++          | g++            | g++                  | the install tests build a program in C++
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END
 	# Only for make O=build/clang CC=clang:
