@@ -177,3 +177,19 @@ def test_the_source_archive_builds_and_is_the_same_twice(tmp_path):
     subprocess.run(["make", "-C", tree, "all-nohiredis"], check=True, capture_output=True,
                    env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")})
     assert (tree / "build" / "module-shm.so").exists()
+
+
+def test_every_function_command_and_setting_has_a_page(installed):
+    pages = {p.name for p in (installed.prefix / "share/man").rglob("*.[1-9]")}
+    for function in declared("hiredis_shm.h") | declared("charfifo.h"):
+        assert f"{function}.3" in pages
+        page = (installed.prefix / "share/man/man3" / f"{function}.3").read_text()
+        assert re.search(rf'^\.BI? ".*\b{function}\(', page, re.M), function
+    module = (installed.prefix / "share/man/man7/redis-shm-module.7").read_text().replace("\\-", "-")
+    sources = "".join(p.read_text() for p in (ROOT / "src/module").glob("*.c"))
+    for command in re.findall(r'CreateCommand\(ctx, "([a-z.]+)"', sources):
+        assert re.search(rf"^\.(B|BI) \"?{command.upper()}\b", module, re.M), command
+    settings = re.findall(r'^    \{"([a-z-]+)", &rshm_settings', sources, re.M) + ["wait-mode"]
+    assert len(settings) == 5
+    for setting in settings:
+        assert re.search(rf"^\.BR {setting} ", module, re.M), setting
