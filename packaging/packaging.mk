@@ -2,6 +2,8 @@
 #
 #   make install PREFIX=/usr/local DESTDIR=    make uninstall, with the same variables
 #   make dist                                  $(O)/redis-shm-$(VERSION).tar.gz of what is committed
+#   make deb                                   Debian packages for this release, in $(O)/deb
+#   make test-deb                              builds them for Debian 12 and 13 in fresh roots, and installs, tries and removes them
 #   make test-install                          an installed copy as its users see it: tests/install
 #   make test-architecture                     includes against the order of the layers, versions, the length of files
 
@@ -32,6 +34,12 @@ dist:
 	@git archive --prefix=redis-shm-$(VERSION)/ HEAD | gzip -n9 >$(O)/redis-shm-$(VERSION).tar.gz.new
 	@mv $(O)/redis-shm-$(VERSION).tar.gz.new $(O)/redis-shm-$(VERSION).tar.gz
 	@echo $(O)/redis-shm-$(VERSION).tar.gz
+
+.PHONY: deb test-deb
+deb:
+	@VERSION='$(VERSION)' SOVERSION='$(SOVERSION)' packaging/deb.sh '$(O)/deb'
+test-deb:
+	@scripts/deb-roots.sh $(SUITES_DEB)
 
 .PHONY: test-install
 test-install: all
