@@ -13,11 +13,12 @@ fail() {
 # A package installed here must not start a service.
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d
 apt-get -q -q update
-apt-get -q -q -y install --no-install-recommends redis-server procps >/dev/null
+apt-get -q -q -y install --no-install-recommends redis-server procps gcc libc6-dev pkg-config >/dev/null
 
+top=$PWD
 debs=$(find "$PWD/build/deb" -name '*.deb' ! -name '*-dbgsym_*')
 before=$(mktemp)
-everything() { find / -xdev \( -path /proc -o -path /tmp -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/log -o -path "$PWD" \) -prune -o -print | sort; }
+everything() { find / -xdev \( -path /proc -o -path /tmp -o -path /dev -o -path /sys -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/log -o -path "$top" \) -prune -o -print | sort; }
 everything >"$before"
 
 say "installing"
@@ -45,7 +46,6 @@ done
 redis-shm doctor -p 6399 || fail "doctor found that it does not work"
 
 say "a program built against the -dev package"
-apt-get -q -q -y install --no-install-recommends gcc libc6-dev pkg-config >/dev/null
 example=/usr/share/doc/libhiredis-shm-dev/examples/sync.c
 [ -e $example ] || { gunzip -k <$example.gz >/tmp/sync.c && example=/tmp/sync.c; }
 # shellcheck disable=SC2046
@@ -56,10 +56,10 @@ wait $server 2>/dev/null || :
 trap - EXIT
 
 say "removing"
-# shellcheck disable=SC2086
-apt-get -q -q -y purge $ours >/dev/null
+# shellcheck disable=SC2046
+apt-get -q -q -y purge $(for deb in $debs; do dpkg-deb -f "$deb" Package; done) >/dev/null
 apt-get -q -q -y --purge autoremove >/dev/null
-left=$(everything | comm -13 "$before" - | grep -E 'shm|charfifo' | grep -v '^/dev/' || :)
+left=$(everything | comm -13 "$before" - | grep -E 'shm|charfifo|hiredis|/doc/|/man/|^/etc/' || :)
 [ -z "$left" ] || fail "left behind:
 $left"
 say "installed, used and removed; nothing is left"
