@@ -5,6 +5,7 @@
 #   make deb                                   Debian packages for this release, in $(O)/deb
 #   make test-deb                              builds them for Debian 12 and 13 in fresh roots, and installs, tries and removes them
 #   make test-install                          an installed copy as its users see it: tests/install
+#   make abi-check                             the library against the last release, or TAG=
 #   make test-architecture                     includes against the order of the layers, versions, the length of files
 
 DESTDIR    ?=
@@ -40,6 +41,10 @@ deb:
 	@VERSION='$(VERSION)' SOVERSION='$(SOVERSION)' packaging/deb.sh '$(O)/deb'
 test-deb:
 	@scripts/deb-roots.sh $(SUITES_DEB)
+
+.PHONY: abi-check
+abi-check:
+	@scripts/abi-check.sh $(TAG)
 
 .PHONY: test-install
 test-install: all

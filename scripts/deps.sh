@@ -40,6 +40,7 @@ needed() {
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
 		prog zsh          | zsh            | zsh                  | the tests ask it what it completes
 		prog cmake        | cmake          | cmake                | the install tests build a program with it
+		prog abidiff      | abigail-tools  | abidiff              | compares the library with the last release's
 		prog g++          | g++            | g++                  | the install tests build a program in C++
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END

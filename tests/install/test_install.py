@@ -193,3 +193,28 @@ def test_every_function_command_and_setting_has_a_page(installed):
     assert len(settings) == 5
     for setting in settings:
         assert re.search(rf"^\.BR {setting} ", module, re.M), setting
+
+
+@pytest.mark.parametrize("change, code", [("", 0), ("s/ redisIsSharedMemoryInitialized;//", 1)], ids=["same", "a function is gone"])
+def test_the_abi_check_finds_what_breaks_programs(tmp_path, change, code):
+    if shutil.which("abidiff") is None or not (ROOT / ".git").exists():
+        pytest.skip("no abidiff, or no git checkout")
+
+    def run(*argv, **options):
+        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False,
+                              env={k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "GIT_"))}, **options)
+
+    tree = subprocess.run(["git", "-C", ROOT, "archive", "HEAD"], capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", tmp_path], input=tree, check=True)
+    run("git", "init", "-q")
+    run("git", "add", ".")
+    assert run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "release").returncode == 0
+    run("git", "tag", "v0.1.0")
+    (tmp_path / "build").mkdir()
+    if (ROOT / "build" / "deps").exists():
+        (tmp_path / "build" / "deps").symlink_to(ROOT / "build" / "deps")
+    if change:
+        run("sed", "-i", change, "src/client/libhiredis_shm.map")
+    done = run("scripts/abi-check.sh")
+    assert done.returncode == code, done
+    assert ("incompatible with v0.1.0" if code else "compatible with v0.1.0") in done.stderr + done.stdout
