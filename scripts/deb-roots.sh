@@ -4,7 +4,7 @@
 #   scripts/deb-roots.sh [SUITE...]      as root, with debootstrap; default bookworm and trixie
 #
 # OUT: where the packages go, a directory for each suite (default build/deb-roots). Only what is committed is built. STAGES: build, try, or both
-# (default).
+# (default). LINTIAN=no: without it, which is most of what is downloaded.
 set -eu
 
 top=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -12,7 +12,8 @@ out=${OUT:-$top/build/deb-roots}
 [ $# -gt 0 ] || set -- bookworm trixie
 case ${STAGES:-both} in both | build | try) ;; *) echo "deb-roots: STAGES is build, try or both" >&2 && exit 2 ;; esac
 
-packages='make gcc libc6-dev pkg-config dpkg-dev debhelper lintian libevent-dev zlib1g-dev'
+packages='make gcc libc6-dev pkg-config dpkg-dev debhelper libevent-dev zlib1g-dev'
+[ "${LINTIAN:-yes}" = no ] || packages="$packages lintian"
 for suite; do
 	if [ "${STAGES:-both}" != try ]; then
 		root=$(mktemp -d "${TMPDIR:-/var/tmp}/deb-root.XXXXXX")
