@@ -12,12 +12,14 @@ out=${OUT:-$top/build/deb-roots}
 [ $# -gt 0 ] || set -- bookworm trixie
 case ${STAGES:-both} in both | build | try) ;; *) echo "deb-roots: STAGES is build, try or both" >&2 && exit 2 ;; esac
 
-packages='make gcc libc6-dev pkg-config dpkg-dev debhelper libevent-dev zlib1g-dev'
+packages='build-essential pkg-config debhelper libevent-dev zlib1g-dev'
 [ "${LINTIAN:-yes}" = no ] || packages="$packages lintian"
 for suite; do
 	if [ "${STAGES:-both}" != try ]; then
 		root=$(mktemp -d "${TMPDIR:-/var/tmp}/deb-root.XXXXXX")
 		trap 'rm -rf --one-file-system "$root"' EXIT
+		trap 'exit 130' INT
+		trap 'exit 143' TERM HUP
 		"$top/scripts/clean-root.sh" "$suite" "$root/it" -- sh -c "export DEBIAN_FRONTEND=noninteractive
 			apt-get -q -q update && apt-get -q -q -y install --no-install-recommends $packages >/dev/null &&
 			{ dpkg --compare-versions \$(apt-cache show libhiredis-dev | sed -n 's/^Version: //p' | head -n 1) lt 1.0 &&
