@@ -65,6 +65,7 @@ all: $(LIBS) $(PROGRAMS)
 
 -include tests/tests.mk
 include packaging/packaging.mk
+include packaging/valkey.mk
 
 # What needs no hiredis, for cross builds.
 .PHONY: all-nohiredis
@@ -132,6 +133,7 @@ test-all: all
 
 .PHONY: clean
 clean:
-	rm -rf $(O)/obj $(O)/tests $(O)/bench $(O)/demo $(O)/examples $(LIBS) $(O)/libhiredis_shm.so.$(SOVERSION) $(PROGRAMS)
+	rm -rf $(O)/obj $(O)/tests $(O)/bench $(O)/demo $(O)/examples $(LIBS) $(O)/libhiredis_shm.so.$(SOVERSION) $(PROGRAMS) \
+	    $(O)/libvalkey_shm.* $(O)/include $(O)/deb $(O)/redis-shm-$(VERSION).tar.gz
 
 -include $(shell test -d $(O)/obj && find $(O)/obj -name '*.d' 2>/dev/null)

@@ -82,9 +82,20 @@ for optional in $OPTIONAL_LIBS; do
 	[ "$verb" = install ] && [ ! -e "$built/$optional" ] || put 644 "$built/$optional" "$LIBDIR/$optional"
 done
 
+# make valkey
+if [ "$verb" = uninstall ] || [ -e "$built/libvalkey_shm.so.$SOVERSION" ]; then
+	put 644 "$built/libvalkey_shm.so.$SOVERSION" "$LIBDIR/libvalkey_shm.so.$VERSION"
+	link "libvalkey_shm.so.$VERSION" "$LIBDIR/libvalkey_shm.so.$SOVERSION"
+	link "libvalkey_shm.so.$SOVERSION" "$LIBDIR/libvalkey_shm.so"
+	put 644 "$built/libvalkey_shm.a" "$LIBDIR/libvalkey_shm.a"
+	put 644 "$built/include/valkey_shm.h" "$INCLUDEDIR/valkey_shm.h"
+	filled packaging/pkgconfig/valkey_shm.pc.optional "$LIBDIR/pkgconfig/valkey_shm.pc"
+fi
+
 put 755 "$built/redis-shm" "$BINDIR/redis-shm"
 
 for header in include/*.h; do put 644 "$header" "$INCLUDEDIR/${header##*/}"; done
+# *.optional: above
 for template in packaging/pkgconfig/*.in; do
 	name=${template##*/}
 	filled "$template" "$LIBDIR/pkgconfig/${name%.in}"

@@ -49,7 +49,7 @@ abi-check:
 .PHONY: test-install
 test-install: all
 	@RSHM_BUILD=$(abspath $(O)) RSHM_O=$(O) RSHM_HIREDIS_LIBDIR=$(HIREDIS_LIBDIR) CC='$(CC)' PYTHONDONTWRITEBYTECODE=1 \
-	    $(PYTHON) -m pytest -q -p no:cacheprovider -c tests/install/pytest.ini tests/install $(PYTEST_ARGS)
+	    $(PYTHON) -m pytest -q -p no:cacheprovider -c tests/install/pytest.ini --rootdir=. tests/install $(PYTEST_ARGS)
 
 .PHONY: test-architecture
 test-architecture:

@@ -27,7 +27,7 @@ static size_t from_hex(const char *hex, uint8_t bytes[BYTES_MAX])
     if (strcmp(hex, "-") == 0)
         return 0;
     for (; hex[2 * n] != '\0'; n++) {
-        unsigned byte;
+        unsigned byte = 0;
         assert_true(n < BYTES_MAX && sscanf(hex + 2 * n, "%2x", &byte) == 1);
         bytes[n] = (uint8_t)byte;
     }
