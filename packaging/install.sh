@@ -79,7 +79,7 @@ link "libhiredis_shm.so.$SOVERSION" "$LIBDIR/libhiredis_shm.so"
 put 644 "$built/libhiredis_shm.a" "$LIBDIR/libhiredis_shm.a"
 put 644 "$built/libcharfifo.a" "$LIBDIR/libcharfifo.a"
 for optional in $OPTIONAL_LIBS; do
-	[ "$verb" = install ] && [ ! -e "$built/$optional" ] || put 644 "$built/$optional" "$LIBDIR/$optional"
+	[ "$verb" = install ] && [ ! -e "$built/$optional" ] || put 644 "$built/$optional" "$PRELOADDIR/$optional"
 done
 
 # make valkey
@@ -113,7 +113,7 @@ for document in docs/*.md; do put 644 "$document" "$DOCDIR/$document"; done
 for example in examples/*.c examples/*.py; do [ ! -e "$example" ] || put 644 "$example" "$DOCDIR/examples/${example##*/}"; done
 
 if [ "$verb" = uninstall ]; then
-	for dir in "$LIBDIR/cmake/hiredis_shm" "$DOCDIR/examples" "$DOCDIR/docs" "$DOCDIR" "$MODULEDIR" "${MODULEDIR%/modules}"; do
+	for dir in "$LIBDIR/cmake/hiredis_shm" "$DOCDIR/examples" "$DOCDIR/docs" "$DOCDIR" "$MODULEDIR" "${MODULEDIR%/modules}" "$PRELOADDIR"; do
 		rmdir "$DESTDIR$dir" 2>/dev/null || :
 	done
 fi

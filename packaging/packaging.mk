@@ -18,9 +18,10 @@ MANDIR     ?= $(DATADIR)/man
 DOCDIR     ?= $(DATADIR)/doc/redis-shm
 ZSHDIR     ?= $(DATADIR)/zsh/site-functions
 MODULEDIR  ?= $(PREFIX)/lib/redis/modules# where redis-shm looks for it
+PRELOADDIR ?= $(PREFIX)/lib/redis-shm
 OPTIONAL_LIBS := libredis_shm_preload.so
 INSTALL_ENV = VERSION='$(VERSION)' SOVERSION='$(SOVERSION)' $(foreach v,DESTDIR PREFIX BINDIR LIBDIR INCLUDEDIR DATADIR MANDIR DOCDIR ZSHDIR \
-              MODULEDIR OPTIONAL_LIBS,$(v)='$($(v))')
+              MODULEDIR PRELOADDIR OPTIONAL_LIBS,$(v)='$($(v))')
 
 .PHONY: install uninstall
 install: all

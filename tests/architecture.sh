@@ -9,7 +9,8 @@ set -eu
 self=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)/architecture.sh
 cd "${1:-$(dirname "$self")/..}"
 
-# may LAYER: the layers it may include. fifo <- channel <- redirect <- module, preload; channel <- client <- tools.
+# may LAYER: the layers it may include. fifo <- channel <- redirect <- module, preload; channel <- client <- tools. Tools also know what the
+# preload library is told and reports.
 may() {
 	case $1 in
 	fifo) echo fifo ;;
@@ -17,7 +18,7 @@ may() {
 	redirect) echo fifo channel redirect ;;
 	module | preload) echo fifo channel redirect "$1" ;;
 	client) echo fifo channel client ;;
-	tools) echo fifo channel client tools ;;
+	tools) echo fifo channel client preload tools ;;
 	*) return 1 ;;
 	esac
 }
