@@ -2,6 +2,7 @@
 #
 #   make            everything into build/
 #   make demo       the main job: a private server, three transports, one table and a chart
+#   make install    PREFIX=/usr/local DESTDIR=; uninstall, dist, deb: packaging/packaging.mk
 #   make test       all tests          make deps        what both need (DEPS=no: only report)
 #   make bench-fifo bench-wait bench-beside bench-noload    figures, also as JSON in build/bench
 #
@@ -9,8 +10,10 @@
 #                                          make O=build/clang CC=clang
 #                                          make O=build/arm64 CROSS=aarch64-linux-gnu- all-nohiredis
 
+# The one place of the version: the module, library, tool, pkg-config and CMake files and packages take it from here.
 VERSION := 0.1.0
-VERSION_NUMBER := 100# major * 10000 + minor * 100 + patch, as MODULE LIST shows it
+VERSION_NUMBER := $(shell echo $(VERSION) | awk -F. '{ print $$1 * 10000 + $$2 * 100 + $$3 }')# as MODULE LIST shows it
+SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 O       ?= build
 CROSS   ?=
 ifeq ($(origin CC),default)
@@ -32,13 +35,17 @@ HIREDIS_PKG = PKG_CONFIG_PATH=$${PKG_CONFIG_PATH:+$$PKG_CONFIG_PATH:}$(CURDIR)/b
 HIREDIS_CFLAGS = $(patsubst -I%,-isystem%,$(shell $(HIREDIS_PKG) --cflags "hiredis >= 1.0" 2>/dev/null))
 HIREDIS_LIBS   = $(shell $(HIREDIS_PKG) --libs "hiredis >= 1.0" 2>/dev/null)
 HIREDIS_LIBDIR = $(shell $(HIREDIS_PKG) --variable=libdir "hiredis >= 1.0" 2>/dev/null)
+# The tool outlives the build directory: from there it takes the static library. Elsewhere a path is put into it where ld.so does not look.
+HIREDIS_TOOL   = $(if $(findstring /build/deps/hiredis/lib,$(HIREDIS_LIBDIR)),$(HIREDIS_LIBDIR)/libhiredis.a,$(HIREDIS_LIBS) $(addprefix \
+                 -Wl$(comma)-rpath$(comma),$(if $(RPATH),$(filter-out /usr/lib% /lib%,$(HIREDIS_LIBDIR)))))
+RPATH   ?= yes
 TOOLS_CFLAGS   = $(patsubst -I%,-isystem%,$(shell pkg-config --cflags libevent_core zlib 2>/dev/null))
 TOOLS_LIBS     = $(or $(shell pkg-config --libs libevent_core zlib 2>/dev/null),-levent_core -lz) -lm
 
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS  ?= -O2 -g
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
-             -DRSHM_VERSION_NUMBER=$(VERSION_NUMBER) -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CFLAGS)
+             -DRSHM_VERSION_NUMBER=$(VERSION_NUMBER) -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CPPFLAGS) $(CFLAGS)
 LDFLAGS_ALL = -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 Q := $(if $(filter 0,$(V)),@,)
 
@@ -57,6 +64,8 @@ PROGRAMS := $(O)/redis-shm
 all: $(LIBS) $(PROGRAMS)
 
 -include tests/tests.mk
+include packaging/packaging.mk
+include packaging/valkey.mk
 
 # What needs no hiredis, for cross builds.
 .PHONY: all-nohiredis
@@ -81,18 +90,17 @@ $(O)/module-shm.so: $(call obj,$(MODULE)) src/module/module-shm.map
 	$(Q)$(CC) -shared -Wl,--version-script=src/module/module-shm.map -Wl,-z,nodelete -Wl,-z,relro,-z,now \
 	    $(if $(SAN),,-Wl,-z,defs) -o $@ $(call obj,$(MODULE)) $(LDFLAGS_ALL) -ldl
 
-$(O)/libhiredis_shm.so.0: $(call obj,$(CLIENT)) src/client/libhiredis_shm.map
+$(O)/libhiredis_shm.so.$(SOVERSION): $(call obj,$(CLIENT)) src/client/libhiredis_shm.map
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -shared -Wl,-soname,libhiredis_shm.so.0 -Wl,--version-script=src/client/libhiredis_shm.map -Wl,-z,relro,-z,now \
+	$(Q)$(CC) -shared -Wl,-soname,libhiredis_shm.so.$(SOVERSION) -Wl,--version-script=src/client/libhiredis_shm.map -Wl,-z,relro,-z,now \
 	    -o $@ $(call obj,$(CLIENT)) $(LDFLAGS_ALL) $(HIREDIS_LIBS)
 
-$(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.0
-	$(Q)ln -sf libhiredis_shm.so.0 $@
+$(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.$(SOVERSION)
+	$(Q)ln -sf libhiredis_shm.so.$(SOVERSION) $@
 
 $(O)/redis-shm: $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_LIBS) \
-	    $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) $(TOOLS_LIBS)
+	$(Q)$(CC) -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_TOOL) $(TOOLS_LIBS)
 comma := ,
 
 .PHONY: deps
@@ -105,7 +113,7 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@$(O)/redis-shm demo --module $(O)/module-shm.so --out $(O)/demo
 
-SUITES := test-unit test-model test-client test-server test-asan test-client-asan test-tsan
+SUITES := test-architecture test-unit test-model test-client test-server test-install test-asan test-client-asan test-tsan
 
 .PHONY: test test-all
 test: deps
@@ -125,6 +133,7 @@ test-all: all
 
 .PHONY: clean
 clean:
-	rm -rf $(O)/obj $(O)/tests $(O)/bench $(O)/demo $(O)/examples $(LIBS) $(O)/libhiredis_shm.so.0 $(PROGRAMS)
+	rm -rf $(O)/obj $(O)/tests $(O)/bench $(O)/demo $(O)/examples $(LIBS) $(O)/libhiredis_shm.so.$(SOVERSION) $(PROGRAMS) \
+	    $(O)/libvalkey_shm.* $(O)/include $(O)/deb $(O)/redis-shm-$(VERSION).tar.gz
 
 -include $(shell test -d $(O)/obj && find $(O)/obj -name '*.d' 2>/dev/null)

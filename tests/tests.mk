@@ -22,6 +22,7 @@ SRC_wake_processes := $(CHANNEL)
 SRC_wake_threads   := $(CHANNEL)
 
 SRC_test_channel := $(CHANNEL)
+SRC_test_conformance := $(CHANNEL)
 SRC_test_histogram := src/tools/histogram.c
 LIBS_test_histogram := -lm
 SRC_test_keys := src/tools/keys.c
