@@ -149,3 +149,19 @@ $(EXAMPLES): $(O)/examples/%: $(O)/obj/examples/%.o $(O)/libhiredis_shm.a
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) $(LIBS_EXAMPLE)
 $(O)/obj/examples/async.o: CFLAGS_ALL += $(patsubst -I%,-isystem%,$(shell pkg-config --cflags libevent 2>/dev/null))
 $(O)/examples/async: LIBS_EXAMPLE = $(shell pkg-config --libs libevent)
+
+# ---- hostile peers and faults ----
+#
+#   make villain                    tests/villain/test_*.c: clients that break every rule, against the real server
+#   make villain-asan               the same with a module under AddressSanitizer and UndefinedBehaviorSanitizer
+
+VILLAINS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/villain/test_*.c))
+$(O)/obj/tests/villain/%.o: CFLAGS_ALL += -Itests
+$(VILLAINS): $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/villain/peer.c tests/villain/witness.c tests/client/harness.c) $(O)/libhiredis_shm.a
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) -lcmocka
+
+.PHONY: villain
+villain: $(VILLAINS) $(if $(RSHM_BUILD),,$(O)/module-shm.so)
+	@tests/run.sh $(VILLAINS)

@@ -102,6 +102,12 @@ ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n)
         rshm_count(&ch->stats.messages_in, 1);
         if (charfifo_released(&ch->in))
             wake(ch, &ch->in_wait->writer_waits);
+        if (ch->hangup) {
+            /* Records all around the ring, without the free line, would be read for ever by whoever reads "what is left". */
+            ch->after_end_bytes += (size_t)r;
+            if (ch->after_end_bytes > ch->map.ring_bytes)
+                return -EPROTO;
+        }
     }
     return r;
 }

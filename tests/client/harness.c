@@ -100,6 +100,8 @@ void server_start(struct server *s, bool module, const char *const *args)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
             _exit(1);
+        if (getenv("RSHM_SERVER_PRELOAD") != NULL)
+            setenv("LD_PRELOAD", getenv("RSHM_SERVER_PRELOAD"), 1);
         execvp(argv[0], (char *const *)argv);
         fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
         _exit(127);
@@ -393,7 +395,7 @@ static int after_each(void **state)
     return 0;
 }
 
-int run_over_both(const struct named_test *tests, size_t n)
+int run_group_over_both(const struct named_test *tests, size_t n, CMFixtureFunction setup, CMFixtureFunction teardown)
 {
     struct CMUnitTest *all = calloc(2 * n, sizeof *all);
     char(*names)[160] = calloc(2 * n, sizeof *names);
@@ -407,8 +409,13 @@ int run_over_both(const struct named_test *tests, size_t n)
                 *p = ' ';
         all[i] = (struct CMUnitTest){names[i], tests[i / 2].run, NULL, after_each, t};
     }
-    int failed = _cmocka_run_group_tests("client", all, 2 * n, group_setup, group_teardown);
+    int failed = _cmocka_run_group_tests("client", all, 2 * n, setup, teardown);
     free(all);
     free(names);
     return failed;
+}
+
+int run_over_both(const struct named_test *tests, size_t n)
+{
+    return run_group_over_both(tests, n, group_setup, group_teardown);
 }

@@ -2,6 +2,7 @@
  *
  * REDIS_SERVER  the server to start (default redis-server)
  * RSHM_BUILD    the directory of module-shm.so (default: the one compiled in); under a sanitizer that of the plain build
+ * RSHM_SERVER_PRELOAD  LD_PRELOAD of the server, for instance the runtime of a sanitizer that the module was built with
  */
 #ifndef RSHM_TEST_HARNESS_H
 #define RSHM_TEST_HARNESS_H
@@ -91,5 +92,7 @@ struct named_test {
     CMUnitTestFunction run;
 };
 int run_over_both(const struct named_test *tests, size_t n);
+/* The same with a setup and a teardown of the group of one's own. */
+int run_group_over_both(const struct named_test *tests, size_t n, CMFixtureFunction setup, CMFixtureFunction teardown);
 
 #endif
