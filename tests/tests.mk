@@ -165,3 +165,16 @@ $(VILLAINS): $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/villain/peer.c te
 .PHONY: villain
 villain: $(VILLAINS) $(if $(RSHM_BUILD),,$(O)/module-shm.so)
 	@tests/run.sh $(VILLAINS)
+
+# The villain is the plain one: only the server's side is under the sanitizers, and an error there ends it.
+.PHONY: villain-asan
+villain-asan: $(VILLAINS)
+	@$(MAKE) --no-print-directory O=$(O)/asan SAN=address,undefined $(O)/asan/module-shm.so
+	@RSHM_BUILD=$(abspath $(O))/asan RSHM_SERVER_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1 tests/run.sh $(VILLAINS)
+
+# Each rule without its check, and the test that must fail then: tests/mutants/list.
+.PHONY: mutants mutants-tests
+mutants:
+	@tests/mutants/run.sh $(MUTANTS)
+mutants-tests: $(VILLAINS) $(addprefix $(O)/tests/unit/,test_charfifo_hostile test_channel test_schedules) $(O)/tests/stress/fifo_threads

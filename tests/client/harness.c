@@ -401,15 +401,20 @@ int run_group_over_both(const struct named_test *tests, size_t n, CMFixtureFunct
     char(*names)[160] = calloc(2 * n, sizeof *names);
     if (all == NULL || names == NULL)
         return 1;
-    for (size_t i = 0; i < 2 * n; i++) {
-        struct transport *t = &transports[i % 2];
-        snprintf(names[i], sizeof names[i], "%s over %s", tests[i / 2].name, t->name);
+    size_t count = 0;
+    for (size_t k = 0; k < 2 * n; k++) {
+        const size_t i = count;
+        struct transport *t = &transports[k % 2];
+        if (tests[k / 2].only != NULL && tests[k / 2].only != t)
+            continue;
+        count++;
+        snprintf(names[i], sizeof names[i], "%s over %s", tests[k / 2].name, t->name);
         for (char *p = names[i]; *p != '\0'; p++)
             if (*p == '_')
                 *p = ' ';
-        all[i] = (struct CMUnitTest){names[i], tests[i / 2].run, NULL, after_each, t};
+        all[i] = (struct CMUnitTest){names[i], tests[k / 2].run, NULL, after_each, t};
     }
-    int failed = _cmocka_run_group_tests("client", all, 2 * n, setup, teardown);
+    int failed = _cmocka_run_group_tests("client", all, count, setup, teardown);
     free(all);
     free(names);
     return failed;

@@ -86,10 +86,13 @@ int count_fds(pid_t pid);
 int count_mappings(pid_t pid, const char *containing);
 
 /* Adds each function once per transport, named "name over TCP" and "... over a Unix socket". */
-#define OVER_BOTH(f) {#f, f}
+#define OVER_BOTH(f) {#f, f, NULL}
+#define OVER_TCP(f) {#f, f, &transports[0]}
+#define OVER_UNIX(f) {#f, f, &transports[1]}
 struct named_test {
     const char *name;
     CMUnitTestFunction run;
+    struct transport *only; /* NULL: both */
 };
 int run_over_both(const struct named_test *tests, size_t n);
 /* The same with a setup and a teardown of the group of one's own. */

@@ -54,8 +54,7 @@ static void descriptors_sent_with_a_bell_do_not_pile_up(void **state)
 {
     struct peer p;
     long mark = log_mark();
-    if (!over_unix(state))
-        skip();
+    (void)state;
     peer_session(&p, &villain_server, true);
     int fds = count_fds(villain_server.pid);
     for (int i = 0; i < 200; i++) {
@@ -90,9 +89,19 @@ static void bells_that_are_never_taken_block_nobody(void **state)
     peer_map(&p);
     peer_bell(&p);
     rshm_store_release(&p.base->reply_wait.reader_waits, RSHM_RING_ALWAYS);
-    for (int i = 0; i < 5000; i++) /* each buys a bell, none is taken */
-        assert_true(peer_ping(&p));
-    expect_harmless(&p, mark);
+    /* Each buys a bell, none is taken. Over TCP the villain's kernel throws away what finds no room in its receive buffer, and the acknowledgements
+     * of its own bells with it: its own connection may stall there. */
+    for (int i = 0; i < 3000 && (over_unix(state) || i < 3 || p.write_pos < 2 * RING_BYTES); i++) {
+        bool ok = over_unix(state) ? peer_ping(&p) : peer_put(&p, "PING\r\n", 6);
+        peer_bell(&p);
+        if (!over_unix(state) && !ok)
+            break;
+        assert_true(ok);
+    }
+    expect_service();
+    expect_no_rule(mark);
+    peer_end(&p);
+    expect_service();
 }
 
 /* ---- the memory object ---- */
@@ -386,7 +395,7 @@ int main(void)
     static const struct named_test tests[] = {
         OVER_BOTH(what_is_no_bell_is_punished),
         OVER_BOTH(a_flood_of_bells_is_only_noise),
-        OVER_BOTH(descriptors_sent_with_a_bell_do_not_pile_up),
+        OVER_UNIX(descriptors_sent_with_a_bell_do_not_pile_up),
         OVER_BOTH(bells_that_are_never_taken_block_nobody),
         OVER_BOTH(the_memory_cannot_be_truncated_grown_or_sealed),
         OVER_BOTH(holes_in_the_memory_read_as_nothing),
@@ -395,9 +404,9 @@ int main(void)
         OVER_BOTH(half_a_handshake_a_thousand_times_leaves_nothing),
         OVER_BOTH(half_handshakes_all_at_once_are_limited),
         OVER_BOTH(memory_broken_before_the_confirmation_is_punished_after_it),
-        OVER_BOTH(other_peoples_rendezvous_are_of_no_use),
-        OVER_BOTH(only_names_with_the_prefix_are_connected_to),
-        OVER_BOTH(an_attacker_who_knocks_first_is_sent_away),
+        OVER_TCP(other_peoples_rendezvous_are_of_no_use),
+        OVER_TCP(only_names_with_the_prefix_are_connected_to),
+        OVER_TCP(an_attacker_who_knocks_first_is_sent_away),
         OVER_BOTH(a_client_that_stops_with_a_full_ring_stops_nobody_else),
         OVER_BOTH(a_stopped_process_stops_nobody_else),
     };

@@ -169,7 +169,7 @@ static void each_read_position_that_no_client_writes_is_punished(void **state)
             drink(&p, 3 * (BIG_BYTES + 10));
         }
         const uint64_t now = p.read_pos, r = p.ring_bytes;
-        const uint64_t bad[10] = {0, 1, now + 1, now - 2 * r, now + LINE, now + r, now + 8 * r, UINT64_MAX, UINT64_MAX - 63, (uint64_t)1 << 63};
+        const uint64_t bad[10] = {0, 1, now + 1, now - 2 * r, now + LINE + r, now + r, now + 8 * r, UINT64_MAX, UINT64_MAX - 63, (uint64_t)1 << 63};
         long mark = log_mark();
         rshm_store_release(peer_reply_read_pos(&p), bad[i]);
         ask_for_much(&p);
