@@ -178,3 +178,49 @@ villain-asan: $(VILLAINS)
 mutants:
 	@tests/mutants/run.sh $(MUTANTS)
 mutants-tests: $(VILLAINS) $(addprefix $(O)/tests/unit/,test_charfifo_hostile test_channel test_schedules) $(O)/tests/stress/fifo_threads
+
+#   make fuzz SECONDS=n             libFuzzer with AddressSanitizer and UBSan, n seconds a target (default 30), two at a time
+#   make fuzz-replay                the kept cases, with any compiler; part of test-unit's suites
+
+SECONDS ?= 30
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+SRC_fuzz_segment   := $(CHANNEL)
+SRC_fuzz_open_args := src/module/open_args.c
+.PHONY: fuzz fuzz-targets fuzz-replay
+fuzz:
+	@if command -v clang >/dev/null && echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d == 0 && n; }' | \
+	        clang -x c -fsanitize=fuzzer,address - -o /dev/null 2>/dev/null; then \
+	    $(MAKE) --no-print-directory O=$(O)/fuzz CC=clang SAN=fuzzer-no-link,address,undefined fuzz-targets && \
+	    tests/fuzz/run.sh $(SECONDS) $(addprefix $(O)/fuzz/,$(FUZZERS)); \
+	else \
+	    echo 'skip  fuzz: no clang with libFuzzer here (Debian: clang, libclang-rt-dev)'; \
+	    [ "$(STRICT)" = 1 ] && n='0 1 0' || n='0 0 1'; [ -z "$$RESULTS" ] || echo $$n >>"$$RESULTS"; [ "$$n" = '0 0 1' ]; \
+	fi
+fuzz-targets: $(addprefix $(O)/,$(FUZZERS))
+$(O)/obj/tests/fuzz/%.o: CFLAGS_ALL += -Itests
+$(addprefix $(O)/,$(FUZZERS)): $(O)/%: $(O)/obj/tests/fuzz/%.o $$(call obj,$$(or $$(SRC_$$(notdir $$*)),$$(FIFO)))
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) -fsanitize=fuzzer
+
+REPLAYS := $(addprefix $(O)/tests/fuzz/,$(FUZZERS))
+$(REPLAYS): $(O)/tests/fuzz/%: $(O)/obj/tests/fuzz/%.o $(O)/obj/tests/fuzz/replay.o $$(call obj,$$(or $$(SRC_$$(notdir $$*)),$$(FIFO)))
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL)
+fuzz-replay: $(REPLAYS)
+	@tests/run.sh $(foreach t,$(FUZZERS),'$(O)/tests/fuzz/$(t) tests/fuzz/corpus/$(t:fuzz_%=%)')
+
+#   make crash ROUNDS=n             SIGKILL of clients, server, both at random moments (default 30; SEED=m)
+#   make soak MINUTES=n             writers with journals through kills and forks, then every acknowledged write is looked for (default 1)
+
+ROUNDS  ?= 30
+MINUTES ?= 1
+$(O)/tests/crash/worker: $(O)/obj/tests/crash/worker.o $(O)/libhiredis_shm.a
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK)
+.PHONY: crash soak
+crash: $(O)/tests/crash/worker $(O)/module-shm.so
+	@RSHM_BUILD=$(abspath $(O)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/crash/crash.py $(ROUNDS)
+soak: $(O)/tests/crash/worker $(O)/module-shm.so
+	@RSHM_BUILD=$(abspath $(O)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/crash/soak.py $(MINUTES)

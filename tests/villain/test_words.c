@@ -125,6 +125,7 @@ static void records_all_around_the_ring_are_served_once_and_end(void **state)
         expect_service();
     }
     peer_end(&p);
+    await_stat(&villain_server, "sessions", 1); /* the witness' own: the villain's has ended, though its ring has not */
     expect_service();
 }
 

@@ -14,7 +14,7 @@
  * fds, mappings, sessions or memory are not what they were. Prints the witness' p99, alone and beside the villain. */
 int villain_setup(void **state);
 int villain_teardown(void **state);
-/* run_over_both() with these. */
+/* run_over_both() with these; TEST_FILTER='a record*' in the environment: only those. */
 int villain_run(const struct named_test *tests, size_t n);
 extern struct server villain_server;
 
