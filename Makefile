@@ -3,6 +3,7 @@
 #   make            everything into build/
 #   make demo       the main job: a private server, three transports, one table and a chart
 #   make test       all tests          make deps        what both need (DEPS=no: only report)
+#   make villain villain-asan mutants fuzz crash soak       hostile peers and faults (SECURITY.md, docs/reliability.md)
 #   make bench-fifo bench-wait bench-beside bench-noload    figures, also as JSON in build/bench
 #
 # Variants live beside the default build:  make O=build/tsan SAN=thread test-unit    (SAN: thread, address, undefined)
@@ -105,7 +106,8 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@$(O)/redis-shm demo --module $(O)/module-shm.so --out $(O)/demo
 
-SUITES := test-unit test-model test-client test-server test-asan test-client-asan test-tsan
+SUITES := test-unit test-model test-client test-server test-asan test-client-asan test-tsan \
+          villain villain-asan fuzz-replay fuzz crash soak mutants-short
 
 .PHONY: test test-all
 test: deps

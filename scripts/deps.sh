@@ -38,10 +38,9 @@ needed() {
 		prog openssl      | openssl        | openssl              | the tests make a certificate for a TLS connection
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
 		prog zsh          | zsh            | zsh                  | the tests ask it what it completes
+		prog clang        | clang          | clang                | the fuzz targets (libFuzzer), and a second compiler
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END
-	# Only for make O=build/clang CC=clang:
-	#	prog clang        | clang          | clang                | a second compiler
 }
 
 # The release whose source package is taken where this one's package is too old.

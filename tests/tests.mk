@@ -174,13 +174,15 @@ villain-asan: $(VILLAINS)
 	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1 tests/run.sh $(VILLAINS)
 
 # Each rule without its check, and the test that must fail then: tests/mutants/list.
-.PHONY: mutants mutants-tests
+.PHONY: mutants mutants-short mutants-tests
 mutants:
 	@tests/mutants/run.sh $(MUTANTS)
+mutants-short: # of each kind of rule one, for make test
+	@tests/mutants/run.sh 01-seals 02-own-positions 03-record-length 03-read-position 05-after-the-end 07-only-bells 09-end-of-socket 12-client-seals
 mutants-tests: $(VILLAINS) $(addprefix $(O)/tests/unit/,test_charfifo_hostile test_channel test_schedules) $(O)/tests/stress/fifo_threads
 
 #   make fuzz SECONDS=n             libFuzzer with AddressSanitizer and UBSan, n seconds a target (default 30), two at a time
-#   make fuzz-replay                the kept cases, with any compiler; part of test-unit's suites
+#   make fuzz-replay                the kept cases, with any compiler
 
 SECONDS ?= 30
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -211,10 +213,10 @@ fuzz-replay: $(REPLAYS)
 	@tests/run.sh $(foreach t,$(FUZZERS),'$(O)/tests/fuzz/$(t) tests/fuzz/corpus/$(t:fuzz_%=%)')
 
 #   make crash ROUNDS=n             SIGKILL of clients, server, both at random moments (default 30; SEED=m)
-#   make soak MINUTES=n             writers with journals through kills and forks, then every acknowledged write is looked for (default 1)
+#   make soak MINUTES=n             writers with journals through kills and forks, then every acknowledged write is looked for (default 0.5)
 
 ROUNDS  ?= 30
-MINUTES ?= 1
+MINUTES ?= 0.5
 $(O)/tests/crash/worker: $(O)/obj/tests/crash/worker.o $(O)/libhiredis_shm.a
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  LD    $@")
