@@ -38,9 +38,12 @@ TOOLS_LIBS     = $(or $(shell pkg-config --libs libevent_core zlib 2>/dev/null),
 
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS  ?= -O2 -g
-CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
+# Hardening, as distributions do it; a FORTIFY_SOURCE of the caller's own wins, and it needs optimisation.
+HARDEN     = $(if $(SAN),,-fstack-protector-strong $(if $(findstring FORTIFY,$(CFLAGS) $(CPPFLAGS)),,$(if \
+             $(filter-out -O0,$(filter -O%,$(CFLAGS))),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)))
+CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(HARDEN) -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
              -DRSHM_VERSION_NUMBER=$(VERSION_NUMBER) -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CFLAGS)
-LDFLAGS_ALL = -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+LDFLAGS_ALL = -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 Q := $(if $(filter 0,$(V)),@,)
 
 FIFO     := src/fifo/charfifo.c
@@ -92,7 +95,7 @@ $(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.0
 
 $(O)/redis-shm: $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_LIBS) \
+	$(Q)$(CC) -pie -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_LIBS) \
 	    $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) $(TOOLS_LIBS)
 comma := ,
 
