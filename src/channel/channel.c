@@ -8,6 +8,7 @@
 #include "channel/clock.h"
 
 #define SOCKET_EVERY_US 1000 /* mode poll: a receive costs 0.3 us, so this is free, and the end is seen soon enough */
+#define ROOM_QUARTERS 3        /* as sockets do: a writer is woken when three quarters are free, or all */
 #define STANDING_AFTER 4       /* sleeps in a row: two requests and replies that were cold are no pattern yet */
 #define SPIN_LOOKS_PER_CLOCK 8 /* a look and a pause take some 20 ns, the clock 10: read it seldom, yet stop within 0.2 us */
 
@@ -82,6 +83,7 @@ ssize_t rshm_channel_writev(struct rshm_channel *ch, const struct iovec *iov, in
     if (sum > 0) {
         rshm_count(&ch->stats.bytes_out, (uint64_t)sum);
         rshm_count(&ch->stats.messages_out, 1);
+        ch->streamed_in = rshm_load_relaxed(&ch->stats.bytes_in);
         ch->rang = wake(ch, &ch->out_wait->reader_waits);
         charfifo_prefetch_write(&ch->out);
     }
@@ -94,14 +96,27 @@ ssize_t rshm_channel_write(struct rshm_channel *ch, const void *p, size_t n)
     return rshm_channel_writev(ch, &one, 1);
 }
 
+/* After giving space back. A waiting writer is seen at once and told later; whoever reads until nothing is left comes by here again. */
+static void give_room(struct rshm_channel *ch, bool released)
+{
+    if (released) {
+        rshm_fence_full(); /* W3: the read position before our look at the flag; pairs with R3 in rshm_channel_arm() */
+        if (ch->room_due != 0 || rshm_load_relaxed(&ch->in_wait->writer_waits) != 0)
+            ch->room_due++;
+    }
+    if (ch->room_due != 0 && (ch->room_due >= ROOM_QUARTERS || charfifo_poll(&ch->in) != CHARFIFO_READABLE)) {
+        ch->room_due = 0;
+        wake(ch, &ch->in_wait->writer_waits);
+    }
+}
+
 ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n)
 {
     ssize_t r = charfifo_read(&ch->in, p, n);
     if (r > 0) {
         rshm_count(&ch->stats.bytes_in, (uint64_t)r);
         rshm_count(&ch->stats.messages_in, 1);
-        if (charfifo_released(&ch->in))
-            wake(ch, &ch->in_wait->writer_waits);
+        ch->streamed_out = rshm_load_relaxed(&ch->stats.bytes_out);
         if (ch->hangup) {
             /* Records all around the ring, without the free line, would be read for ever by whoever reads "what is left". */
             ch->after_end_bytes += (size_t)r;
@@ -109,7 +124,16 @@ ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n)
                 return -EPROTO;
         }
     }
+    if (r >= 0)
+        give_room(ch, charfifo_released(&ch->in));
     return r;
+}
+
+bool rshm_channel_streams(const struct rshm_channel *ch, int want)
+{
+    const uint64_t run = ch->map.ring_bytes / 8;
+    return ((want & RSHM_WANT_READ) && rshm_load_relaxed(&ch->stats.bytes_in) - ch->streamed_in >= run) ||
+           ((want & RSHM_WANT_WRITE) && rshm_load_relaxed(&ch->stats.bytes_out) - ch->streamed_out >= run);
 }
 
 bool rshm_channel_writable(struct rshm_channel *ch)
@@ -263,7 +287,7 @@ int rshm_channel_wait(struct rshm_channel *ch, int want, struct rshm_waiting *w,
 {
     if (ch->hangup)
         return rshm_channel_ready(ch, want) ? 0 : -EPIPE;
-    uint64_t budget = ch->rang && w->mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(w, charfifo_tag(&ch->in), 0);
+    uint64_t budget = ch->rang && w->mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(w, charfifo_tag(&ch->in), 0, rshm_channel_streams(ch, RSHM_WANT_READ | RSHM_WANT_WRITE));
     ch->rang = false; /* its wake-up is over once we have slept: the next wait may spin */
     if (budget != 0) {
         rshm_channel_stay_awake(ch);

@@ -41,6 +41,8 @@ struct rshm_channel {
     size_t after_end_bytes; /* read since then: at most a ring of it can be the peer's */
     int armed;       /* the flags that are up as far as we know: of RSHM_WANT_READ, RSHM_WANT_WRITE */
     bool standing;   /* RSHM_RING_ALWAYS is in our flag */
+    uint32_t room_due; /* quarters given back since a writer was seen waiting for them that it has not been told of yet */
+    uint64_t streamed_in, streamed_out; /* of bytes_in, bytes_out: where the present run of reads, of writes, began */
     uint32_t asleep; /* sleeps for data in a row, each ended by one bell; see rshm_channel_arm() */
     struct rshm_map map;
     struct rshm_channel_stats stats;
@@ -59,8 +61,9 @@ ssize_t rshm_channel_write(struct rshm_channel *ch, const void *p, size_t n);
 /* The same for iovcnt pieces, ringing once. */
 ssize_t rshm_channel_writev(struct rshm_channel *ch, const struct iovec *iov, int iovcnt);
 
-/* Reads up to n bytes and rings if the peer waits for the space. Returns the count, 0 (nothing now; see rshm_channel_poll()),
- * or -EPROTO (also for a peer whose ring has no end after its socket has). Never blocks. */
+/* Reads up to n bytes, and rings if the peer waits for the space: not before the FIFO is empty or most of it is free, since waking up costs
+ * more than a ring of bytes takes. Returns the count, 0 (nothing now; see rshm_channel_poll()), or -EPROTO (also for a peer whose ring has no end
+ * after its socket has). Never blocks. */
 ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n);
 
 /* A charfifo_state of the incoming FIFO, or -EPROTO. */
@@ -103,6 +106,10 @@ void rshm_channel_answer_bell(struct rshm_channel *ch);
  * allow. Returns their number, 0 (MSG_DONTWAIT and none there), -ETIMEDOUT, -EINTR, -EPIPE (the socket ended; hangup is set),
  * -EPROTO (something that is no bell). */
 int rshm_channel_drain(struct rshm_channel *ch, int flags);
+
+/* True in the middle of something large: an eighth of the ring has come since the last write (RSHM_WANT_READ), or gone since the last read
+ * (RSHM_WANT_WRITE). The peer is busy with it and will go on at once; to wake it up for each ring would take longer than the copying. */
+bool rshm_channel_streams(const struct rshm_channel *ch, int want);
 
 /* Waits until one of want is possible: spins as the policy says (not at all if the last write woke the peer up, who then needs a
  * CPU more than we do), then sleeps on the socket. timeout_ticks bounds a spin that would not end otherwise (mode poll; 0: none); a sleep

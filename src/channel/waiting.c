@@ -15,6 +15,7 @@
 
 #define ASIDE_FIRST_US 1000
 #define ASIDE_MOST_US 5000000
+#define STREAM_US 150    /* a ring of 64 KiB takes the other side 10 to 50 us, a wake-up 50 to 100 */
 #define SKIP_SHIFT_MAX 6 /* after many misses one wait in 64 tries again */
 
 uint32_t rshm_cpu_tag(void)
@@ -48,7 +49,7 @@ bool rshm_same_cpu(uint32_t peer_tag)
     return rshm_tag_cpu(peer_tag) != 0 && rshm_tag_cpu(peer_tag) == rshm_cpu_tag();
 }
 
-uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t extra)
+uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t extra, bool streams)
 {
     if (w->mode == RSHM_MODE_POLL)
         return RSHM_SPIN_FOREVER;
@@ -58,7 +59,10 @@ uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t
         w->skip--;
         return 0;
     }
-    return w->limit == 0 ? 0 : w->limit + extra;
+    if (w->limit == 0)
+        return 0;
+    const uint64_t stream = streams ? STREAM_US * rshm_ticks_per_us() : 0;
+    return (w->limit > stream ? w->limit : stream) + extra;
 }
 
 void rshm_yield_to(uint32_t peer_tag)

@@ -52,9 +52,9 @@ uint32_t rshm_pace(uint64_t ticks);
 /* Ticks that a pace stands for; RSHM_PACE_UNKNOWN and RSHM_PACE_MAX: a very long time. */
 uint64_t rshm_pace_ticks(uint32_t pace);
 
-/* Ticks to spin now, when the peer is awake and its last record had peer_tag. extra is added for a peer that has to wake up first. 0: sleep
- * at once. */
-uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t extra);
+/* Ticks to spin now, when the peer is awake and its last record had peer_tag. extra is added for a peer that has to wake up first; streams: it is
+ * in the middle of something large (rshm_channel_streams()). 0: sleep at once. */
+uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t extra, bool streams);
 /* For those who spin without end: lets the peer have the CPU if it was on ours. It may not be there any more: then this costs a system call,
  * until its next record tells. */
 void rshm_yield_to(uint32_t peer_tag);

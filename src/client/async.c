@@ -304,7 +304,7 @@ static uint64_t spin_budget(struct rshm_client *s, uint64_t limit)
     if (rang && s->waiting.mode == RSHM_MODE_ADAPTIVE)
         return 0; /* the server is being woken up and needs a CPU more than we do */
     s->waiting.limit = limit;
-    uint64_t budget = rshm_waiting_budget(&s->waiting, charfifo_tag(&ch->in), 0);
+    uint64_t budget = rshm_waiting_budget(&s->waiting, charfifo_tag(&ch->in), 0, false);
     return budget < limit ? budget : limit;
 }
 

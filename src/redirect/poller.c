@@ -390,6 +390,16 @@ static int spin(struct rshm_poller *p, struct epoll_event *events, int max, uint
     return 0;
 }
 
+/* Some client is in the middle of a large request, or a large reply has found no more room. */
+static bool streams(struct rshm_poller *p)
+{
+    struct rshm_session *s = p->hot;
+    for (uint32_t left = p->hot_count; left > 0; left--, s = s->next)
+        if ((s->interest & EPOLLOUT) || rshm_channel_streams(&s->ch, RSHM_WANT_READ))
+            return true;
+    return false;
+}
+
 /* How long to spin now. Clients that were awake when they asked ask again soon, or the policy notices. Those that had rung for us are
  * asleep until our reply wakes them, but told how long they take from there to the next request: if that is short, waiting for
  * them once is what keeps both sides awake from then on. */
@@ -398,14 +408,15 @@ static uint64_t spin_budget(struct rshm_poller *p, uint64_t now)
     const uint64_t limit = rshm_load_relaxed(&rshm_state.spin_ticks);
     p->waiting.mode = (enum rshm_wait_mode)rshm_load_relaxed(&rshm_state.mode);
     p->waiting.limit = limit;
+    const bool large = streams(p);
     const bool fast = rshm_pace_ticks(rshm_tag_pace(p->peer_tag)) <= limit;
     if (rshm_same_cpu(p->peer_tag) && p->waiting.mode != RSHM_MODE_BLOCK && (fast || p->waiting.mode == RSHM_MODE_POLL))
         rshm_move_aside(&p->aside, now);
     if (!p->woken || p->waiting.mode != RSHM_MODE_ADAPTIVE)
-        return rshm_waiting_budget(&p->waiting, p->peer_tag, 0);
-    if (!fast)
+        return rshm_waiting_budget(&p->waiting, p->peer_tag, 0, large);
+    if (!fast && !large)
         return 0;
-    return rshm_waiting_budget(&p->waiting, p->peer_tag, WAKE_US * rshm_ticks_per_us());
+    return rshm_waiting_budget(&p->waiting, p->peer_tag, WAKE_US * rshm_ticks_per_us(), large);
 }
 
 /* Parks everybody, looks again, sleeps. */

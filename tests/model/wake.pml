@@ -129,12 +129,9 @@ inline wake_reader()
     flag = false
 }
 
-/* wake() for a writer; W3. */
+/* wake() for a writer that give_room() has seen waiting. */
 inline wake_writer()
 {
-#ifndef NO_FENCE_RELEASE
-    FENCE(stores_of_reader);
-#endif
     if
     :: !writer_waits
     :: else ->
@@ -239,7 +236,7 @@ close:  STORE(stores_of_writer, END);                                  /* rshm_c
 active proctype reader()
 {
     byte kept; /* lines read but not given back */
-    bool took, released, flag, hangup, standing;
+    bool took, released, flag, hangup, standing, room_due;
     {
         skip;
 call:   /* rshm_channel_read() */
@@ -254,12 +251,29 @@ progress:   d_step { headers_seen--; kept++ };
         :: headers_seen == 0 -> break
         :: took -> break                                               /* the caller's buffer is full */
         od;
-        if
+        if                                                             /* give_room() */
         :: released -> released = false;
-#ifndef NO_WAKE_ON_RELEASE
-            wake_writer()
+#ifndef NO_FENCE_RELEASE
+            FENCE(stores_of_reader);
 #endif
+            if
+            :: writer_waits -> room_due = true
+            :: else
+            fi
         :: else
+        fi;
+        if
+#ifndef NO_WAKE_ON_RELEASE
+        :: room_due -> room_due = false; wake_writer()
+#endif
+        :: room_due && headers_seen > 0 -> skip /* not yet: more will be free soon */
+#ifdef ROOM_FORGOTTEN
+        :: room_due && headers_seen == 0 -> room_due = false
+#endif
+#ifdef NO_WAKE_ON_RELEASE
+        :: room_due && headers_seen == 0 -> skip
+#endif
+        :: !room_due
         fi;
         if
         :: took -> took = false;
@@ -267,7 +281,7 @@ progress:   d_step { headers_seen--; kept++ };
             :: true -> goto call
             :: true -> /* busy with something else */
                 timeout;
-                assert(!(writer_sleeps && given >= ROOM));
+                assert(!(writer_sleeps && given >= ROOM && headers_seen == 0)); /* with some left it will come back, and tell the writer then */
                 goto call
             :: true -> STORE(stores_of_reader, READER_CLOSED); goto close
             fi

@@ -216,7 +216,7 @@ static void arming_with_something_there_says_so_and_asks_for_no_bell(void **stat
     assert_true(rshm_channel_arm(&p->server, RSHM_WANT_WRITE));
 }
 
-static void a_waiting_writer_is_rung_when_a_quarter_is_free_and_then_has_room(void **state)
+static void a_waiting_writer_is_rung_when_most_of_the_ring_is_free(void **state)
 {
     struct pair *p = *state;
     char buf[RING] = {0};
@@ -230,8 +230,29 @@ static void a_waiting_writer_is_rung_when_a_quarter_is_free_and_then_has_room(vo
         assert_true(n > 0);
         taken += (size_t)n;
     }
-    assert_true(taken >= RING / 4 / 64 * 56);
+    assert_true(taken >= RING / 2 / 64 * 56);
     assert_true(rshm_channel_writable(&p->client));
+    while (rshm_channel_read(&p->server, buf, 56) > 0)
+        ;
+    assert_int_equal(bells_at(p->sockets[1]), 1); /* once */
+}
+
+static void a_waiting_writer_is_rung_when_nothing_is_left_to_read(void **state)
+{
+    struct pair *p = *state;
+    char buf[RING] = {0};
+    while (rshm_channel_write(&p->client, buf, 56) > 0)
+        ;
+    for (size_t i = 0; i < RING / 64 / 2; i++) /* half of it is gone before anybody waits */
+        assert_int_equal(rshm_channel_read(&p->server, buf, 56), 56);
+    while (rshm_channel_write(&p->client, buf, 56) > 0)
+        ;
+    for (size_t i = 0; i < RING / 64 / 2; i++)
+        assert_int_equal(rshm_channel_read(&p->server, buf, 56), 56);
+    rshm_store_relaxed(&p->client.out_wait->writer_waits, 1u);
+    while (rshm_channel_read(&p->server, buf, 56) > 0)
+        ;
+    assert_int_equal(bells_at(p->sockets[1]), 1);
 }
 
 static void a_reader_that_leaves_bytes_behind_can_ask_to_be_rung(void **state)
@@ -463,7 +484,8 @@ int main(void)
         WITH_PAIR(nobody_rings_while_nobody_waits),
         WITH_PAIR(an_armed_reader_gets_one_bell_for_many_messages),
         WITH_PAIR(arming_with_something_there_says_so_and_asks_for_no_bell),
-        WITH_PAIR(a_waiting_writer_is_rung_when_a_quarter_is_free_and_then_has_room),
+        WITH_PAIR(a_waiting_writer_is_rung_when_most_of_the_ring_is_free),
+        WITH_PAIR(a_waiting_writer_is_rung_when_nothing_is_left_to_read),
         WITH_PAIR(a_reader_that_leaves_bytes_behind_can_ask_to_be_rung),
         WITH_PAIR(something_on_the_socket_that_is_no_bell_is_an_error),
         WITH_PAIR(a_flag_that_the_peer_toggles_buys_one_bell_per_publication),

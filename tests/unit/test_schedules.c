@@ -366,10 +366,11 @@ uint32_t rshm_pace(uint64_t ticks)
     return (uint32_t)(ticks & 0xff);
 }
 
-uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t extra)
+uint64_t rshm_waiting_budget(struct rshm_waiting *w, uint32_t peer_tag, uint64_t extra, bool streams)
 {
     (void)peer_tag;
     (void)extra;
+    (void)streams;
     return stress_random(&world.dice) % 8 != 0 ? 0 : w->limit; /* seldom: four sleeps in a row make a request a standing one */
 }
 
