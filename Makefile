@@ -4,6 +4,7 @@
 #   make demo       the main job: a private server, three transports, one table and a chart
 #   make install    PREFIX=/usr/local DESTDIR=; uninstall, dist, deb: packaging/packaging.mk
 #   make test       all tests          make deps        what both need (DEPS=no: only report)
+#   make villain villain-asan mutants fuzz crash soak       hostile peers and faults (SECURITY.md, docs/reliability.md)
 #   make bench-fifo bench-wait bench-beside bench-noload    figures, also as JSON in build/bench
 #
 # Variants live beside the default build:  make O=build/tsan SAN=thread test-unit    (SAN: thread, address, undefined)
@@ -44,9 +45,12 @@ TOOLS_LIBS     = $(or $(shell pkg-config --libs libevent_core zlib 2>/dev/null),
 
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS  ?= -O2 -g
-CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
+# Hardening, as distributions do it; a FORTIFY_SOURCE of the caller's own wins, and it needs optimisation.
+HARDEN     = $(if $(SAN),,-fstack-protector-strong $(if $(findstring FORTIFY,$(CFLAGS) $(CPPFLAGS)),,$(if \
+             $(filter-out -O0,$(filter -O%,$(CFLAGS))),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)))
+CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(HARDEN) -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
              -DRSHM_VERSION_NUMBER=$(VERSION_NUMBER) -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CPPFLAGS) $(CFLAGS)
-LDFLAGS_ALL = -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+LDFLAGS_ALL = -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 Q := $(if $(filter 0,$(V)),@,)
 
 FIFO     := src/fifo/charfifo.c
@@ -100,7 +104,7 @@ $(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.$(SOVERSION)
 
 $(O)/redis-shm: $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_TOOL) $(TOOLS_LIBS)
+	$(Q)$(CC) -pie -o $@ $(call obj,$(TOOLS)) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_TOOL) $(TOOLS_LIBS)
 comma := ,
 
 .PHONY: deps
@@ -113,7 +117,8 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@$(O)/redis-shm demo --module $(O)/module-shm.so --out $(O)/demo
 
-SUITES := test-architecture test-unit test-model test-client test-server test-install test-asan test-client-asan test-tsan
+SUITES := test-architecture test-unit test-model test-client test-server test-install test-asan test-client-asan test-tsan \
+          villain villain-asan fuzz-replay fuzz crash soak mutants-short
 
 .PHONY: test test-all
 test: deps

@@ -42,10 +42,9 @@ needed() {
 		prog cmake        | cmake          | cmake                | the install tests build a program with it
 		prog abidiff      | abigail-tools  | abidiff              | compares the library with the last release's
 		prog g++          | g++            | g++                  | the install tests build a program in C++
+		prog clang        | clang          | clang                | the fuzz targets (libFuzzer), and a second compiler
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END
-	# Only for make O=build/clang CC=clang:
-	#	prog clang        | clang          | clang                | a second compiler
 }
 
 # The release whose source package is taken where this one's package is too old.
