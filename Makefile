@@ -2,15 +2,19 @@
 #
 #   make            everything into build/
 #   make demo       the main job: a private server, three transports, one table and a chart
+#   make install    PREFIX=/usr/local DESTDIR=; uninstall, dist, deb: packaging/packaging.mk
 #   make test       all tests          make deps        what both need (DEPS=no: only report)
+#   make villain villain-asan mutants fuzz crash soak       hostile peers and faults (SECURITY.md, docs/reliability.md)
 #   make bench-fifo bench-wait bench-beside bench-noload    figures, also as JSON in build/bench
 #
 # Variants live beside the default build:  make O=build/tsan SAN=thread test-unit    (SAN: thread, address, undefined)
 #                                          make O=build/clang CC=clang
 #                                          make O=build/arm64 CROSS=aarch64-linux-gnu- all-nohiredis
 
+# The one place of the version: the module, library, tool, pkg-config and CMake files and packages take it from here.
 VERSION := 0.1.0
-VERSION_NUMBER := 100# major * 10000 + minor * 100 + patch, as MODULE LIST shows it
+VERSION_NUMBER := $(shell echo $(VERSION) | awk -F. '{ print $$1 * 10000 + $$2 * 100 + $$3 }')# as MODULE LIST shows it
+SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 O       ?= build
 CROSS   ?=
 ifeq ($(origin CC),default)
@@ -32,14 +36,21 @@ HIREDIS_PKG = PKG_CONFIG_PATH=$${PKG_CONFIG_PATH:+$$PKG_CONFIG_PATH:}$(CURDIR)/b
 HIREDIS_CFLAGS = $(patsubst -I%,-isystem%,$(shell $(HIREDIS_PKG) --cflags "hiredis >= 1.0" 2>/dev/null))
 HIREDIS_LIBS   = $(shell $(HIREDIS_PKG) --libs "hiredis >= 1.0" 2>/dev/null)
 HIREDIS_LIBDIR = $(shell $(HIREDIS_PKG) --variable=libdir "hiredis >= 1.0" 2>/dev/null)
+# The tool outlives the build directory: from there it takes the static library. Elsewhere a path is put into it where ld.so does not look.
+HIREDIS_TOOL   = $(if $(findstring /build/deps/hiredis/lib,$(HIREDIS_LIBDIR)),$(HIREDIS_LIBDIR)/libhiredis.a,$(HIREDIS_LIBS) $(addprefix \
+                 -Wl$(comma)-rpath$(comma),$(if $(RPATH),$(filter-out /usr/lib% /lib%,$(HIREDIS_LIBDIR)))))
+RPATH   ?= yes
 TOOLS_CFLAGS   = $(patsubst -I%,-isystem%,$(shell pkg-config --cflags libevent_core zlib 2>/dev/null))
 TOOLS_LIBS     = $(or $(shell pkg-config --libs libevent_core zlib 2>/dev/null),-levent_core -lz) -lm
 
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS  ?= -O2 -g
-CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
-             -DRSHM_VERSION_NUMBER=$(VERSION_NUMBER) -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CFLAGS)
-LDFLAGS_ALL = -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+# Hardening, as distributions do it; a FORTIFY_SOURCE of the caller's own wins, and it needs optimisation.
+HARDEN     = $(if $(SAN),,-fstack-protector-strong $(if $(findstring FORTIFY,$(CFLAGS) $(CPPFLAGS)),,$(if \
+             $(filter-out -O0,$(filter -O%,$(CFLAGS))),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)))
+CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(HARDEN) -fPIC -fvisibility=hidden -pthread $(WARN) -Iinclude -Isrc \
+             -DRSHM_VERSION_NUMBER=$(VERSION_NUMBER) -DRSHM_VERSION='"$(VERSION)"' $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CPPFLAGS) $(CFLAGS)
+LDFLAGS_ALL = -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 Q := $(if $(filter 0,$(V)),@,)
 
 FIFO     := src/fifo/charfifo.c
@@ -58,6 +69,8 @@ PROGRAMS := $(O)/redis-shm
 all: $(LIBS) $(PROGRAMS)
 
 -include tests/tests.mk
+include packaging/packaging.mk
+include packaging/valkey.mk
 
 # What needs no hiredis, for cross builds.
 .PHONY: all-nohiredis
@@ -82,13 +95,13 @@ $(O)/module-shm.so: $(call obj,$(MODULE)) src/module/module-shm.map
 	$(Q)$(CC) -shared -Wl,--version-script=src/module/module-shm.map -Wl,-z,nodelete -Wl,-z,relro,-z,now \
 	    $(if $(SAN),,-Wl,-z,defs) -o $@ $(call obj,$(MODULE)) $(LDFLAGS_ALL) -ldl
 
-$(O)/libhiredis_shm.so.0: $(call obj,$(CLIENT)) src/client/libhiredis_shm.map
+$(O)/libhiredis_shm.so.$(SOVERSION): $(call obj,$(CLIENT)) src/client/libhiredis_shm.map
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -shared -Wl,-soname,libhiredis_shm.so.0 -Wl,--version-script=src/client/libhiredis_shm.map -Wl,-z,relro,-z,now \
+	$(Q)$(CC) -shared -Wl,-soname,libhiredis_shm.so.$(SOVERSION) -Wl,--version-script=src/client/libhiredis_shm.map -Wl,-z,relro,-z,now \
 	    -o $@ $(call obj,$(CLIENT)) $(LDFLAGS_ALL) $(HIREDIS_LIBS)
 
-$(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.0
-	$(Q)ln -sf libhiredis_shm.so.0 $@
+$(O)/libhiredis_shm.so: $(O)/libhiredis_shm.so.$(SOVERSION)
+	$(Q)ln -sf libhiredis_shm.so.$(SOVERSION) $@
 
 # Its objects are its own: below it, calls on the socket must not come back to the functions it exports (src/channel/libc.h). Never unloaded.
 $(O)/obj/preload/%.o: %.c Makefile
@@ -104,8 +117,7 @@ $(O)/libredis_shm_preload.so: $(patsubst %.c,$(O)/obj/preload/%.o,$(PRELOAD)) sr
 # `redis-shm run` checks its options with what the preload library reads them with.
 $(O)/redis-shm: $(call obj,$(TOOLS) src/preload/settings.c) $(O)/libhiredis_shm.a
 	$(if $(Q),@echo "  LD    $@")
-	$(Q)$(CC) -o $@ $(call obj,$(TOOLS) src/preload/settings.c) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_LIBS) \
-	    $(if $(HIREDIS_LIBDIR),-Wl$(comma)-rpath$(comma)$(HIREDIS_LIBDIR)) $(TOOLS_LIBS)
+	$(Q)$(CC) -pie -o $@ $(call obj,$(TOOLS) src/preload/settings.c) $(O)/libhiredis_shm.a $(LDFLAGS_ALL) $(HIREDIS_TOOL) $(TOOLS_LIBS)
 comma := ,
 
 .PHONY: deps
@@ -118,7 +130,8 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@$(O)/redis-shm demo --module $(O)/module-shm.so --out $(O)/demo
 
-SUITES := test-unit test-model test-client test-server test-asan test-client-asan test-tsan
+SUITES := test-architecture test-unit test-model test-client test-server test-install test-asan test-client-asan test-tsan \
+          villain villain-asan fuzz-replay fuzz crash soak mutants-short
 
 .PHONY: test test-all
 test: deps
@@ -138,6 +151,7 @@ test-all: all
 
 .PHONY: clean
 clean:
-	rm -rf $(O)/obj $(O)/tests $(O)/bench $(O)/demo $(O)/examples $(LIBS) $(O)/libhiredis_shm.so.0 $(PROGRAMS)
+	rm -rf $(O)/obj $(O)/tests $(O)/bench $(O)/demo $(O)/examples $(LIBS) $(O)/libhiredis_shm.so.$(SOVERSION) $(PROGRAMS) \
+	    $(O)/libvalkey_shm.* $(O)/include $(O)/deb $(O)/redis-shm-$(VERSION).tar.gz
 
 -include $(shell test -d $(O)/obj && find $(O)/obj -name '*.d' 2>/dev/null)

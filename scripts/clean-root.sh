@@ -7,6 +7,7 @@
 # DIR      where to make the root; it is kept. Without it: a temporary directory, removed at the end.
 # COMMAND  run in the tree inside the root. Default: install make, make demo, make test.
 # MIRROR   the archive; default: the one that this machine's apt uses, for releases of the same distribution
+# EXTRA    a directory to copy into the tree inside the root, as extra
 # KEYRING  key file for the archive; default: debootstrap's own choice for SUITE
 #
 # Everything happens in a mount and a process namespace of its own, so whatever the reason for the end, nothing stays mounted
@@ -72,6 +73,7 @@ if [ "${1:-}" = --inside ]; then
 
 	mkdir -p "$dir/root/redis-shm"
 	git -C "$top" archive HEAD | tar -x -C "$dir/root/redis-shm"
+	[ -z "${EXTRA:-}" ] || cp -r "$EXTRA" "$dir/root/redis-shm/extra"
 	say "$suite: running $*"
 	status=0
 	env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" \

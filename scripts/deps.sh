@@ -8,6 +8,7 @@
 #
 # Exit status: 0 everything is there, 1 something is missing.
 #
+#   deps.sh source NAME DIRECTORY    fetches a source package of the newer release and unpacks it there
 #   deps.sh mirrors    prints the archives that this machine takes CODENAME from, best first: URI, tab, key file
 #
 # Debian 12, 13 and Ubuntu 22.04, 24.04 are tried; elsewhere it reports what it looked for and did not find.
@@ -38,10 +39,12 @@ needed() {
 		prog openssl      | openssl        | openssl              | the tests make a certificate for a TLS connection
 		prog ip           | iproute2       | ip                   | the tests make network namespaces
 		prog zsh          | zsh            | zsh                  | the tests ask it what it completes
+		prog cmake        | cmake          | cmake                | the install tests build a program with it
+		prog abidiff      | abigail-tools  | abidiff              | compares the library with the last release's
+		prog g++          | g++            | g++                  | the install tests build a program in C++
+		prog clang        | clang          | clang                | the fuzz targets (libFuzzer), and a second compiler
 		prog taskset      | util-linux     | taskset, chrt        | the benchmarks pin processes to cores
 	END
-	# Only for make O=build/clang CC=clang:
-	#	prog clang        | clang          | clang                | a second compiler
 }
 
 # The release whose source package is taken where this one's package is too old.
@@ -411,20 +414,31 @@ apt=$(command -v apt-get || :)
 codename=
 for field in UBUNTU_CODENAME DEBIAN_CODENAME VERSION_CODENAME; do [ -n "$codename" ] || codename=$(os $field); done
 
+suite=$(newer_suite "$codename")
+universe=
+keyring=debian-archive-keyring
+[ "$suite" != noble ] || { universe=universe && keyring=ubuntu-keyring; }
+
 case ${1:-} in
 mirrors)
 	mirrors "$codename"
+	exit
+	;;
+source)
+	[ -n "$suite" ] || fail "no newer release than $codename is known here"
+	sources=$2
+	mkdir -p "$deps" "$3"
+	tmp=$(mktemp -d "$deps/tmp.source.XXXXXX")
+	log=$tmp/log
+	open_newer_release
+	get_source "$2"
+	mv "$tmp/src"/* "$3"
 	exit
 	;;
 esac
 
 look
 [ -n "$missing" ] || exit 0
-
-suite=$(newer_suite "$codename")
-universe=
-keyring=debian-archive-keyring
-[ "$suite" != noble ] || { universe=universe && keyring=ubuntu-keyring; }
 
 packages=
 sources=

@@ -28,5 +28,5 @@ figure values --transport unix,shm --mode $modes --value-bytes 1,1KiB,16KiB,64Ki
 figure pauses --transport unix,shm --mode $modes --think-us 5,20,50,200,2000
 figure clients --transport unix,shm --mode $modes --client async --clients 1,10,50,500
 figure pipeline --transport unix,shm --mode $modes --pipeline 1,4,16,100
-figure rates --transport unix,shm --mode $modes --rate 1000,10000,100000
+figure rates --transport unix,shm --mode $modes --rate 5000,20000,100000 --seconds $((seconds * 3))
 echo "in $dir"

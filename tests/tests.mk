@@ -22,6 +22,7 @@ SRC_wake_processes := $(CHANNEL)
 SRC_wake_threads   := $(CHANNEL)
 
 SRC_test_channel := $(CHANNEL)
+SRC_test_conformance := $(CHANNEL)
 SRC_test_histogram := src/tools/histogram.c
 LIBS_test_histogram := -lm
 SRC_test_keys := src/tools/keys.c
@@ -149,3 +150,80 @@ $(EXAMPLES): $(O)/examples/%: $(O)/obj/examples/%.o $(O)/libhiredis_shm.a
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) $(LIBS_EXAMPLE)
 $(O)/obj/examples/async.o: CFLAGS_ALL += $(patsubst -I%,-isystem%,$(shell pkg-config --cflags libevent 2>/dev/null))
 $(O)/examples/async: LIBS_EXAMPLE = $(shell pkg-config --libs libevent)
+
+# ---- hostile peers and faults ----
+#
+#   make villain                    tests/villain/test_*.c: clients that break every rule, against the real server
+#   make villain-asan               the same with a module under AddressSanitizer and UndefinedBehaviorSanitizer
+
+VILLAINS := $(patsubst tests/%.c,$(O)/tests/%,$(wildcard tests/villain/test_*.c))
+$(O)/obj/tests/villain/%.o: CFLAGS_ALL += -Itests
+$(VILLAINS): $(O)/tests/%: $(O)/obj/tests/%.o $(call obj,tests/villain/peer.c tests/villain/witness.c tests/client/harness.c) $(O)/libhiredis_shm.a
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK) -lcmocka
+
+.PHONY: villain
+villain: $(VILLAINS) $(if $(RSHM_BUILD),,$(O)/module-shm.so)
+	@tests/run.sh $(VILLAINS)
+
+# The villain is the plain one: only the server's side is under the sanitizers, and an error there ends it.
+.PHONY: villain-asan
+villain-asan: $(VILLAINS)
+	@$(MAKE) --no-print-directory O=$(O)/asan SAN=address,undefined $(O)/asan/module-shm.so
+	@RSHM_BUILD=$(abspath $(O))/asan RSHM_SERVER_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1 tests/run.sh $(VILLAINS)
+
+# Each rule without its check, and the test that must fail then: tests/mutants/list.
+.PHONY: mutants mutants-short mutants-tests
+mutants:
+	@tests/mutants/run.sh $(MUTANTS)
+mutants-short: # of each kind of rule one, for make test
+	@tests/mutants/run.sh 01-seals 02-own-positions 03-record-length 03-read-position 05-after-the-end 07-only-bells 09-end-of-socket 12-client-seals
+mutants-tests: $(VILLAINS) $(addprefix $(O)/tests/unit/,test_charfifo_hostile test_channel test_schedules) $(O)/tests/stress/fifo_threads
+
+#   make fuzz SECONDS=n             libFuzzer with AddressSanitizer and UBSan, n seconds a target (default 30), two at a time
+#   make fuzz-replay                the kept cases, with any compiler
+
+SECONDS ?= 30
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+SRC_fuzz_segment   := $(CHANNEL)
+SRC_fuzz_open_args := src/module/open_args.c
+.PHONY: fuzz fuzz-targets fuzz-replay
+fuzz:
+	@if command -v clang >/dev/null && echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d == 0 && n; }' | \
+	        clang -x c -fsanitize=fuzzer,address - -o /dev/null 2>/dev/null; then \
+	    $(MAKE) --no-print-directory O=$(O)/fuzz CC=clang SAN=fuzzer-no-link,address,undefined fuzz-targets && \
+	    tests/fuzz/run.sh $(SECONDS) $(addprefix $(O)/fuzz/,$(FUZZERS)); \
+	else \
+	    echo 'skip  fuzz: no clang with libFuzzer here (Debian: clang, libclang-rt-dev)'; \
+	    [ "$(STRICT)" = 1 ] && n='0 1 0' || n='0 0 1'; [ -z "$$RESULTS" ] || echo $$n >>"$$RESULTS"; [ "$$n" = '0 0 1' ]; \
+	fi
+fuzz-targets: $(addprefix $(O)/,$(FUZZERS))
+$(O)/obj/tests/fuzz/%.o: CFLAGS_ALL += -Itests
+$(addprefix $(O)/,$(FUZZERS)): $(O)/%: $(O)/obj/tests/fuzz/%.o $$(call obj,$$(or $$(SRC_$$(notdir $$*)),$$(FIFO)))
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) -fsanitize=fuzzer
+
+REPLAYS := $(addprefix $(O)/tests/fuzz/,$(FUZZERS))
+$(REPLAYS): $(O)/tests/fuzz/%: $(O)/obj/tests/fuzz/%.o $(O)/obj/tests/fuzz/replay.o $$(call obj,$$(or $$(SRC_$$(notdir $$*)),$$(FIFO)))
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL)
+fuzz-replay: $(REPLAYS)
+	@tests/run.sh $(foreach t,$(FUZZERS),'$(O)/tests/fuzz/$(t) tests/fuzz/corpus/$(t:fuzz_%=%)')
+
+#   make crash ROUNDS=n             SIGKILL of clients, server, both at random moments (default 30; SEED=m)
+#   make soak MINUTES=n             writers with journals through kills and forks, then every acknowledged write is looked for (default 0.5)
+
+ROUNDS  ?= 30
+MINUTES ?= 0.5
+$(O)/tests/crash/worker: $(O)/obj/tests/crash/worker.o $(O)/libhiredis_shm.a
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(HIREDIS_LINK)
+.PHONY: crash soak
+crash: $(O)/tests/crash/worker $(O)/module-shm.so
+	@RSHM_BUILD=$(abspath $(O)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/crash/crash.py $(ROUNDS)
+soak: $(O)/tests/crash/worker $(O)/module-shm.so
+	@RSHM_BUILD=$(abspath $(O)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/crash/soak.py $(MINUTES)

@@ -117,6 +117,12 @@ ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n)
         rshm_count(&ch->stats.bytes_in, (uint64_t)r);
         rshm_count(&ch->stats.messages_in, 1);
         ch->streamed_out = rshm_load_relaxed(&ch->stats.bytes_out);
+        if (ch->hangup) {
+            /* Records all around the ring, without the free line, would be read for ever by whoever reads "what is left". */
+            ch->after_end_bytes += (size_t)r;
+            if (ch->after_end_bytes > ch->map.ring_bytes)
+                return -EPROTO;
+        }
     }
     if (r >= 0)
         give_room(ch, charfifo_released(&ch->in));

@@ -38,6 +38,7 @@ struct rshm_channel {
     uint64_t woke_at; /* ticks when the last sleep ended, until the next write; 0: none since */
     uint32_t pace;    /* what the tag says of us, waiting.h */
     bool hangup;     /* the socket has ended: what is in the FIFO is the last there will be */
+    size_t after_end_bytes; /* read since then: at most a ring of it can be the peer's */
     int armed;       /* the flags that are up as far as we know: of RSHM_WANT_READ, RSHM_WANT_WRITE */
     bool standing;   /* RSHM_RING_ALWAYS is in our flag */
     uint32_t room_due; /* quarters given back since a writer was seen waiting for them that it has not been told of yet */
@@ -61,7 +62,8 @@ ssize_t rshm_channel_write(struct rshm_channel *ch, const void *p, size_t n);
 ssize_t rshm_channel_writev(struct rshm_channel *ch, const struct iovec *iov, int iovcnt);
 
 /* Reads up to n bytes, and rings if the peer waits for the space: not before the FIFO is empty or most of it is free, since waking up costs
- * more than a ring of bytes takes. Returns the count, 0 (nothing now; see rshm_channel_poll()), or -EPROTO. Never blocks. */
+ * more than a ring of bytes takes. Returns the count, 0 (nothing now; see rshm_channel_poll()), or -EPROTO (also for a peer whose ring has no end
+ * after its socket has). Never blocks. */
 ssize_t rshm_channel_read(struct rshm_channel *ch, void *p, size_t n);
 
 /* A charfifo_state of the incoming FIFO, or -EPROTO. */

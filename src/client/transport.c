@@ -291,7 +291,25 @@ static void shm_close(redisContext *c)
 }
 #endif
 
+#ifdef RSHM_LIBVALKEY /* calls these where hiredis acts on the socket by itself */
+static int shm_connect(redisContext *c, const valkeyOptions *options)
+{
+    struct rshm_client *s = c->privctx;
+    return s->plain->connect(c, options);
+}
+
+static int shm_set_timeout(redisContext *c, const struct timeval tv)
+{
+    struct rshm_client *s = c->privctx;
+    return s->plain->set_timeout(c, tv);
+}
+#endif
+
 const redisContextFuncs rshm_client_funcs = {
+#ifdef RSHM_LIBVALKEY
+    .connect = shm_connect,
+    .set_timeout = shm_set_timeout,
+#endif
 #if HIREDIS_MAJOR > 1 || HIREDIS_MINOR >= 1
     .close = shm_close,
 #endif

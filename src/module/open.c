@@ -6,28 +6,20 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "module/module.h"
+#include "module/open_args.h"
 
 const char *const rshm_refusal_names[RSHM_REFUSALS] = {
     "version", "token", "rendezvous", "mode", "context", "already_open", "unanswered", "tls", "not_this_host", "max_sessions",
     "max_memory", "older_than_module", "system",
 };
 uint64_t rshm_refused[RSHM_REFUSALS];
-
-struct request {
-    uint8_t token[RSHM_TOKEN_BYTES];
-    const char *rendezvous; /* NULL: the socket itself carries the memory */
-    size_t rendezvous_bytes;
-    int mode; /* -1: default */
-};
 
 /* What CLIENT LIST says of the caller. */
 struct caller {
@@ -46,40 +38,6 @@ static int refuse(RedisModuleCtx *ctx, enum rshm_refusal reason, const char *fmt
     return redis.ReplyWithError(ctx, text);
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static bool parse_token(const char *s, size_t n, uint8_t token[RSHM_TOKEN_BYTES])
-{
-    if (n != RSHM_TOKEN_HEX)
-        return false;
-    for (size_t i = 0; i < RSHM_TOKEN_BYTES; i++) {
-        int hi = hex_digit(s[2 * i]), lo = hex_digit(s[2 * i + 1]);
-        if (hi < 0 || lo < 0)
-            return false;
-        token[i] = (uint8_t)(hi << 4 | lo);
-    }
-    return true;
-}
-
-static bool parse_mode(const char *s, size_t n, int *mode)
-{
-    if (n == 0 || n > 5)
-        return false;
-    *mode = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (s[i] < '0' || s[i] > '7')
-            return false;
-        *mode = *mode * 8 + (s[i] - '0');
-    }
-    return *mode <= 0777;
-}
-
 /* The request's length in the protocol, to tell whether more than this command was read. */
 static long long protocol_bytes(RedisModuleString **argv, int argc)
 {
@@ -90,24 +48,6 @@ static long long protocol_bytes(RedisModuleString **argv, int argc)
         sum += snprintf(NULL, 0, "$%zu\r\n", n) + (long long)n + 2;
     }
     return sum;
-}
-
-static bool field(const char *row, const char *row_end, const char *name, long long *value)
-{
-    size_t n = strlen(name);
-    for (const char *p = row; (p = memchr(p, ' ', (size_t)(row_end - p))) != NULL;) {
-        p++;
-        if ((size_t)(row_end - p) > n && memcmp(p, name, n) == 0) {
-            char number[24] = "";
-            size_t digits = strspn(p + n, "0123456789"), left = (size_t)(row_end - p) - n;
-            if (digits == 0 || digits >= sizeof number || digits > left)
-                return false;
-            memcpy(number, p + n, digits);
-            *value = strtoll(number, NULL, 10);
-            return true;
-        }
-    }
-    return false;
 }
 
 /* Reads the caller's own row of CLIENT LIST: public since 6.2, and the only public way to its fd. Returns false if there is
@@ -122,8 +62,8 @@ static bool look_up_caller(RedisModuleCtx *ctx, uint64_t id, struct caller *c)
     int type = redis.CallReplyType(reply);
     const char *row = type == REDIS_REPLY_IS_STRING || type == REDIS_REPLY_IS_VERBATIM ? redis.CallReplyStringPtr(reply, &n) : NULL;
     if (row != NULL)
-        ok = field(row, row + n, "fd=", &c->fd) && field(row, row + n, "qbuf=", &c->unread_bytes) &&
-             field(row, row + n, "obl=", &c->unsent_bytes) && field(row, row + n, "oll=", &c->unsent_replies);
+        ok = rshm_row_field(row, row + n, "fd=", &c->fd) && rshm_row_field(row, row + n, "qbuf=", &c->unread_bytes) &&
+             rshm_row_field(row, row + n, "obl=", &c->unsent_bytes) && rshm_row_field(row, row + n, "oll=", &c->unsent_replies);
     redis.FreeCallReply(reply);
     return ok;
 }
@@ -148,7 +88,7 @@ static int send_with_fd(int socket, const void *bytes, size_t n, int fd)
 
 /* Passes the memory to whoever listens under the caller's rendezvous name; the token proves to them who we are. Returns 0 or
  * -errno: -ECONNREFUSED when nobody listens, -EAGAIN when their queue is full. Never blocks. */
-static int send_to_rendezvous(const struct request *r, int fd)
+static int send_to_rendezvous(const struct rshm_open_request *r, int fd)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -162,51 +102,34 @@ static int send_to_rendezvous(const struct request *r, int fd)
 }
 
 /* The arguments. Returns true, or false with the error reply given. */
-static bool parse(RedisModuleCtx *ctx, RedisModuleString **argv, int argc, struct request *r)
+static bool parse(RedisModuleCtx *ctx, RedisModuleString **argv, int argc, struct rshm_open_request *r)
 {
-    size_t n;
-    int i = 3;
-    const char *s = redis.StringPtrLen(argv[1], &n);
-
-    if (n != 1 || s[0] != '0' + RSHM_PROTOCOL_VERSION) {
+    struct rshm_open_arg args[RSHM_OPEN_ARGS];
+    for (int i = 0; i < argc; i++)
+        args[i].s = redis.StringPtrLen(argv[i], &args[i].n);
+    switch (rshm_open_parse(args, argc, r)) {
+    case RSHM_OPEN_FINE:
+        return true;
+    case RSHM_OPEN_BAD_VERSION:
         refuse(ctx, RSHM_REFUSED_VERSION, "this server speaks protocol version %d; use a client library that does too",
                RSHM_PROTOCOL_VERSION);
-        return false;
-    }
-    s = redis.StringPtrLen(argv[2], &n);
-    if (!parse_token(s, n, r->token)) {
+        break;
+    case RSHM_OPEN_BAD_TOKEN:
         refuse(ctx, RSHM_REFUSED_TOKEN, "the token must be %d hexadecimal digits", RSHM_TOKEN_HEX);
-        return false;
+        break;
+    case RSHM_OPEN_BAD_RENDEZVOUS:
+        refuse(ctx, RSHM_REFUSED_RENDEZVOUS, "the rendezvous must be an abstract socket's name that begins with %s, at most %d bytes",
+               RSHM_RENDEZVOUS_PREFIX, RSHM_RENDEZVOUS_MAX);
+        break;
+    case RSHM_OPEN_BAD_MODE:
+        refuse(ctx, RSHM_REFUSED_MODE, "what follows must be MODE and an octal number up to 0777, for instance MODE 0660");
+        break;
     }
-    r->rendezvous = NULL;
-    r->mode = -1;
-    if (argc == 4 || argc == 6) {
-        s = redis.StringPtrLen(argv[i++], &n);
-        if (n <= strlen(RSHM_RENDEZVOUS_PREFIX) || n > RSHM_RENDEZVOUS_MAX ||
-            memcmp(s, RSHM_RENDEZVOUS_PREFIX, strlen(RSHM_RENDEZVOUS_PREFIX)) != 0) {
-            refuse(ctx, RSHM_REFUSED_RENDEZVOUS, "the rendezvous must be an abstract socket's name that begins with %s, at most %d bytes",
-                   RSHM_RENDEZVOUS_PREFIX, RSHM_RENDEZVOUS_MAX);
-            return false;
-        }
-        r->rendezvous = s;
-        r->rendezvous_bytes = n;
-    }
-    if (i < argc) {
-        s = redis.StringPtrLen(argv[i], &n);
-        const char *octal = s;
-        bool word = n == 4 && strncasecmp(s, "mode", 4) == 0;
-        if (word)
-            octal = redis.StringPtrLen(argv[i + 1], &n);
-        if (!word || !parse_mode(octal, n, &r->mode)) {
-            refuse(ctx, RSHM_REFUSED_MODE, "what follows must be MODE and an octal number up to 0777, for instance MODE 0660");
-            return false;
-        }
-    }
-    return true;
+    return false;
 }
 
 /* Whether this caller may, now. Returns its fd, or -1 with the error reply given. */
-static int admit(RedisModuleCtx *ctx, RedisModuleString **argv, int argc, const struct request *r)
+static int admit(RedisModuleCtx *ctx, RedisModuleString **argv, int argc, const struct rshm_open_request *r)
 {
     struct redis_client_info info = {.version = REDIS_CLIENTINFO_VERSION};
     struct caller c;
@@ -265,9 +188,9 @@ int rshm_open_command(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     static const char done[] = ":1\r\n";
     const size_t done_bytes = sizeof done - 1;
     struct rshm_map map;
-    struct request r;
+    struct rshm_open_request r;
 
-    if (argc < 3 || argc > 6)
+    if (argc < 3 || argc > RSHM_OPEN_ARGS)
         return redis.WrongArity(ctx);
     if (!parse(ctx, argv, argc, &r))
         return REDIS_OK;

@@ -18,6 +18,8 @@ static int collect(struct figure f[FIGURES_MAX])
     int n = 0;
     rshm_redirect_totals(&t);
 #define ADD(key, val) (snprintf(f[n].name, sizeof f[n].name, "%s", key), f[n++].value = (uint64_t)(val))
+    ADD("version", RSHM_VERSION_NUMBER); /* major * 10000 + minor * 100 + patch, as in MODULE LIST */
+    ADD("protocol", RSHM_PROTOCOL_VERSION);
     ADD("sessions", t.sessions_now);
     ADD("sessions_hot", t.hot);
     ADD("sessions_parked", t.parked);

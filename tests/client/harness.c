@@ -100,6 +100,8 @@ void server_start(struct server *s, bool module, const char *const *args)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
             _exit(1);
+        if (getenv("RSHM_SERVER_PRELOAD") != NULL)
+            setenv("LD_PRELOAD", getenv("RSHM_SERVER_PRELOAD"), 1);
         execvp(argv[0], (char *const *)argv);
         fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
         _exit(127);
@@ -393,22 +395,32 @@ static int after_each(void **state)
     return 0;
 }
 
-int run_over_both(const struct named_test *tests, size_t n)
+int run_group_over_both(const struct named_test *tests, size_t n, CMFixtureFunction setup, CMFixtureFunction teardown)
 {
     struct CMUnitTest *all = calloc(2 * n, sizeof *all);
     char(*names)[160] = calloc(2 * n, sizeof *names);
     if (all == NULL || names == NULL)
         return 1;
-    for (size_t i = 0; i < 2 * n; i++) {
-        struct transport *t = &transports[i % 2];
-        snprintf(names[i], sizeof names[i], "%s over %s", tests[i / 2].name, t->name);
+    size_t count = 0;
+    for (size_t k = 0; k < 2 * n; k++) {
+        const size_t i = count;
+        struct transport *t = &transports[k % 2];
+        if (tests[k / 2].only != NULL && tests[k / 2].only != t)
+            continue;
+        count++;
+        snprintf(names[i], sizeof names[i], "%s over %s", tests[k / 2].name, t->name);
         for (char *p = names[i]; *p != '\0'; p++)
             if (*p == '_')
                 *p = ' ';
-        all[i] = (struct CMUnitTest){names[i], tests[i / 2].run, NULL, after_each, t};
+        all[i] = (struct CMUnitTest){names[i], tests[k / 2].run, NULL, after_each, t};
     }
-    int failed = _cmocka_run_group_tests("client", all, 2 * n, group_setup, group_teardown);
+    int failed = _cmocka_run_group_tests("client", all, count, setup, teardown);
     free(all);
     free(names);
     return failed;
+}
+
+int run_over_both(const struct named_test *tests, size_t n)
+{
+    return run_group_over_both(tests, n, group_setup, group_teardown);
 }

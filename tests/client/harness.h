@@ -2,6 +2,7 @@
  *
  * REDIS_SERVER  the server to start (default redis-server)
  * RSHM_BUILD    the directory of module-shm.so (default: the one compiled in); under a sanitizer that of the plain build
+ * RSHM_SERVER_PRELOAD  LD_PRELOAD of the server, for instance the runtime of a sanitizer that the module was built with
  */
 #ifndef RSHM_TEST_HARNESS_H
 #define RSHM_TEST_HARNESS_H
@@ -85,11 +86,16 @@ int count_fds(pid_t pid);
 int count_mappings(pid_t pid, const char *containing);
 
 /* Adds each function once per transport, named "name over TCP" and "... over a Unix socket". */
-#define OVER_BOTH(f) {#f, f}
+#define OVER_BOTH(f) {#f, f, NULL}
+#define OVER_TCP(f) {#f, f, &transports[0]}
+#define OVER_UNIX(f) {#f, f, &transports[1]}
 struct named_test {
     const char *name;
     CMUnitTestFunction run;
+    struct transport *only; /* NULL: both */
 };
 int run_over_both(const struct named_test *tests, size_t n);
+/* The same with a setup and a teardown of the group of one's own. */
+int run_group_over_both(const struct named_test *tests, size_t n, CMFixtureFunction setup, CMFixtureFunction teardown);
 
 #endif

@@ -302,6 +302,21 @@ static void sleep_for_each_of(struct pair *p, int messages)
     }
 }
 
+static void a_bell_never_blocks_its_sender(void **state)
+{
+    struct pair *p = *state;
+    char c = 'x';
+    assert_int_equal(fcntl(p->sockets[0], F_GETFL) & O_NONBLOCK, 0); /* as that of a blocking hiredis context; a server's is not */
+    rshm_store_relaxed(&p->server.out_wait->reader_waits, RSHM_RING_ALWAYS);
+    alarm(30); /* ends the program if it blocks */
+    for (int i = 0; i < 5000; i++) { /* the socket's buffer holds a few hundred */
+        assert_int_equal(rshm_channel_write(&p->server, &c, 1), 1);
+        assert_int_equal(rshm_channel_read(&p->client, &c, 1), 1);
+    }
+    alarm(0);
+    assert_true(bells_at(p->sockets[1]) > 0);
+}
+
 static void a_reader_that_sleeps_for_each_message_leaves_its_flag_up(void **state)
 {
     struct pair *p = *state;
@@ -398,6 +413,26 @@ static void a_signal_ends_a_wait(void **state)
     assert_int_equal(rshm_channel_wait(&p->client, RSHM_WANT_READ, &sleeping, 0), -EINTR);
 }
 
+static void a_ring_without_an_end_ends_with_its_socket(void **state)
+{
+    struct pair *p = *state;
+    char buf[64];
+    ssize_t n = 0;
+    /* Records on every line, which no correct writer has: it keeps one free. */
+    char *data = (char *)p->client.map.base + p->client.map.request_off + 2 * RSHM_CACHE_LINE;
+    for (size_t off = 0; off < RING; off += RSHM_CACHE_LINE)
+        rshm_store_relaxed((rshm_u64 *)(void *)(data + off), (uint64_t)1 << 32 | 2);
+    for (int i = 0; i < 10000; i++)
+        assert_int_equal(rshm_channel_read(&p->server, buf, sizeof buf), sizeof buf); /* as it would from one who goes on writing */
+    shutdown(p->sockets[1], SHUT_RDWR);
+    assert_int_equal(rshm_channel_drain(&p->server, MSG_DONTWAIT), -EPIPE);
+    size_t sum = 0;
+    while ((n = rshm_channel_read(&p->server, buf, sizeof buf)) > 0 && sum <= 2 * RING)
+        sum += (size_t)n;
+    assert_int_equal(n, -EPROTO);
+    assert_in_range(sum, RING - sizeof buf, RING);
+}
+
 static void what_was_written_before_the_end_is_read_before_the_end(void **state)
 {
     struct pair *p = *state;
@@ -454,12 +489,14 @@ int main(void)
         WITH_PAIR(a_reader_that_leaves_bytes_behind_can_ask_to_be_rung),
         WITH_PAIR(something_on_the_socket_that_is_no_bell_is_an_error),
         WITH_PAIR(a_flag_that_the_peer_toggles_buys_one_bell_per_publication),
+        WITH_PAIR(a_bell_never_blocks_its_sender),
         WITH_PAIR(a_reader_that_sleeps_for_each_message_leaves_its_flag_up),
         WITH_PAIR(a_standing_request_ends_when_a_message_is_there_before_the_sleep),
         WITH_PAIR(a_reader_that_stays_awake_is_rung_no_more),
         WITH_PAIR(a_sleeping_reader_is_woken_by_the_next_message),
         WITH_PAIR(a_wait_ends_with_the_sockets_timeout),
         WITH_PAIR(a_signal_ends_a_wait),
+        WITH_PAIR(a_ring_without_an_end_ends_with_its_socket),
         WITH_PAIR(what_was_written_before_the_end_is_read_before_the_end),
         WITH_PAIR(a_peer_that_dies_without_a_word_ends_the_wait),
         WITH_PAIR(a_mapping_is_not_there_in_a_fork_child),

@@ -1,0 +1,2 @@
+/* async.h - what takes its place in a build for libvalkey; names.h. */
+#include <valkey/async.h>
