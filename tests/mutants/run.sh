@@ -19,7 +19,7 @@ export RESULTS_OUTER="$RESULTS"
 unset RESULTS MAKEFLAGS MFLAGS MAKELEVEL
 
 # Objects and tests are built once, in the copy, without a change; each mutant then compiles what its file is part of.
-for part in Makefile include src tests; do
+for part in Makefile include src tests packaging; do
 	rm -rf "${tree:?}/$part"
 	cp -a "$root/$part" "$tree/$part" || exit 1
 done
