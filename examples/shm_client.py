@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""shm_client.py - a Redis client over shared memory in pure Python, written from docs/protocol.md alone.
+"""shm_client.py - a Redis client over shared memory in pure Python; docs/protocol.md is all that it needs.
 
     python3 shm_client.py [PATH | HOST PORT] [COMMAND ARGUMENT...]        by default 127.0.0.1 6379 PING
 

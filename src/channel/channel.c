@@ -153,7 +153,7 @@ bool rshm_channel_ready(struct rshm_channel *ch, int want)
 static void take_back(struct rshm_channel *ch, int want)
 {
     want &= ch->armed;
-    if (want & RSHM_WANT_READ && ch->standing)
+    if (ch->standing)
         want &= ~RSHM_WANT_READ;
     ch->armed &= ~want;
     /* Plain stores: a peer that takes the flag at this very moment rings once too often, which costs a look. */
@@ -287,7 +287,9 @@ int rshm_channel_wait(struct rshm_channel *ch, int want, struct rshm_waiting *w,
 {
     if (ch->hangup)
         return rshm_channel_ready(ch, want) ? 0 : -EPIPE;
-    uint64_t budget = ch->rang && w->mode != RSHM_MODE_POLL ? 0 : rshm_waiting_budget(w, charfifo_tag(&ch->in), 0, rshm_channel_streams(ch, RSHM_WANT_READ | RSHM_WANT_WRITE));
+    uint64_t budget = 0;
+    if (!ch->rang || w->mode == RSHM_MODE_POLL)
+        budget = rshm_waiting_budget(w, charfifo_tag(&ch->in), 0, rshm_channel_streams(ch, RSHM_WANT_READ | RSHM_WANT_WRITE));
     ch->rang = false; /* its wake-up is over once we have slept: the next wait may spin */
     if (budget != 0) {
         rshm_channel_stay_awake(ch);

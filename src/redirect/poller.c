@@ -408,7 +408,7 @@ static uint64_t spin_budget(struct rshm_poller *p, uint64_t now)
     const uint64_t limit = rshm_load_relaxed(&rshm_state.spin_ticks);
     p->waiting.mode = (enum rshm_wait_mode)rshm_load_relaxed(&rshm_state.mode);
     p->waiting.limit = limit;
-    const bool large = streams(p);
+    const bool large = p->waiting.mode == RSHM_MODE_ADAPTIVE && streams(p); /* the others do not ask */
     const bool fast = rshm_pace_ticks(rshm_tag_pace(p->peer_tag)) <= limit;
     if (rshm_same_cpu(p->peer_tag) && p->waiting.mode != RSHM_MODE_BLOCK && (fast || p->waiting.mode == RSHM_MODE_POLL))
         rshm_move_aside(&p->aside, now);

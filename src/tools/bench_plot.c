@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "hiredis_shm.h"
 #include "tools/bench.h"
 #include "tools/bench_text.h"
 #include "tools/gnuplot.h"
@@ -14,8 +15,15 @@
 #define SCRIPT "bench.gp"
 #define SPECTRA_MAX 8 /* curves that can be told apart; the first rows */
 
-/* Colours that are apart in lightness too; rows of one transport share one, and differ in dashes and points. */
-static const char *const colours[RSHM_TRANSPORTS] = {"#8a8f98", "#3b7dc4", "#d9480f"};
+/* Colours that are apart in lightness too: TCP, Unix socket, shared memory in its modes. Rows of one series share one, and differ in dashes. */
+static const char *const colours[] = {"#8a8f98", "#3b7dc4", "#d9480f", "#7a1f0a", "#f0a35e"};
+#define COLOURS (sizeof colours / sizeof colours[0])
+_Static_assert(COLOURS == RSHM_TRANSPORTS + REDIS_SHM_WAIT_BLOCK, "a colour for each");
+
+static size_t colour(const struct rshm_bench_row *row)
+{
+    return (size_t)row->transport + (row->transport == RSHM_MEMORY ? (size_t)row->mode : 0);
+}
 
 /* In a gnuplot string of single quotes, which some versions cannot have inside; nor anything that it might run. */
 static void put_quoted(FILE *f, const char *text)
@@ -43,7 +51,7 @@ static size_t data(const struct rshm_bench *b, FILE *f)
     fputs("$bars << END\n", f);
     for (size_t i = 0; i < b->row_count; i++)
         if (b->rows[i].round_count > 0)
-            fprintf(f, "%zu %.3f %d\n", n++, us(&b->rows[i], 0.5), (int)b->rows[i].transport);
+            fprintf(f, "%zu %.3f %d\n", n++, us(&b->rows[i], 0.5), (int)colour(&b->rows[i]));
     fputs("END\n", f);
     for (size_t i = 0, k = 0; i < b->row_count && k < SPECTRA_MAX; i++) {
         const struct rshm_bench_row *row = &b->rows[i];
@@ -72,13 +80,14 @@ static size_t data(const struct rshm_bench *b, FILE *f)
 
 static void bars(const struct rshm_bench *b, size_t rows, FILE *f)
 {
-    double low = INFINITY;
+    double low = INFINITY, high = 0;
     char label[128];
     for (size_t i = 0; i < b->row_count; i++)
         if (b->rows[i].round_count > 0)
-            low = fmin(low, us(&b->rows[i], 0.5));
-    fprintf(f, "set title 'median (p50)'\nset ylabel 'microseconds'\nset logscale y 10\nset yrange [%g:*]\nset xrange [-0.7:%g]\n"
-            "set xtics %s noenhanced scale 0 (", pow(10, floor(log10(fmax(low, 0.001) / 3))), (double)rows - 0.3,
+            low = fmin(low, us(&b->rows[i], 0.5)), high = fmax(high, us(&b->rows[i], 0.5));
+    /* Room above the highest bar for its label. */
+    fprintf(f, "set title 'median (p50)'\nset ylabel 'microseconds'\nset logscale y 10\nset yrange [%g:%g]\nset xrange [-0.7:%g]\n"
+            "set xtics %s noenhanced scale 0 (", pow(10, floor(log10(fmax(low, 0.001) / 3))), fmax(high, 0.001) * 3, (double)rows - 0.3,
             rows > 3 ? "rotate by 45 right" : "norotate center");
     for (size_t i = 0, n = 0; i < b->row_count; i++)
         if (b->rows[i].round_count > 0) {
@@ -88,8 +97,8 @@ static void bars(const struct rshm_bench *b, size_t rows, FILE *f)
         }
     fputs(")\n", f);
     fputs("set style fill solid 1.0 noborder\nshown(y) = y < 10 ? sprintf('%.2f', y) : y < 100 ? sprintf('%.1f', y) : sprintf('%.0f', y)\nplot ", f);
-    for (int t = 0; t < RSHM_TRANSPORTS; t++)
-        fprintf(f, "$bars using ($3 == %d ? $1 : NaN):2:(0.7) with boxes lc rgb '%s' notitle, ", t, colours[t]);
+    for (size_t c = 0; c < COLOURS; c++)
+        fprintf(f, "$bars using ($3 == %zu ? $1 : NaN):2:(0.7) with boxes lc rgb '%s' notitle, ", c, colours[c]);
     fputs("$bars using 1:2:(shown($2)) with labels offset 0,0.7 notitle\n", f);
 }
 
@@ -101,8 +110,11 @@ static void spectra(const struct rshm_bench *b, FILE *f)
           "set xtics norotate center scale 1 ('0' 1, '90' 10, '99' 100, '99.9' 1000, '99.99' 10000, '99.999' 100000, '99.9999' 1000000)\nset key bmargin center horizontal samplen 2\nplot ", f);
     for (size_t i = 0; i < b->row_count && k < SPECTRA_MAX; i++)
         if (b->rows[i].round_count > 0) {
-            fprintf(f, "%s$spectrum_%zu using 1:2 with lines lw 2 dt %zu lc rgb '%s' title ", k > 0 ? ", " : "", k, k / 3 + 1,
-                    colours[b->rows[i].transport]);
+            size_t dashes = 1;
+            for (size_t before = 0; before < i; before++)
+                dashes += b->rows[before].round_count > 0 && same_series(&b->rows[before], &b->rows[i]);
+            fprintf(f, "%s$spectrum_%zu using 1:2 with lines lw 2 dt %zu lc rgb '%s' title ", k > 0 ? ", " : "", k, dashes,
+                    colours[colour(&b->rows[i])]);
             put_quoted(f, rshm_bench_label(b, &b->rows[i], label, sizeof label));
             fputs(" noenhanced", f);
             k++;
@@ -126,7 +138,7 @@ static void load(const struct rshm_bench *b, FILE *f)
         snprintf(name, sizeof name, "%s%s%s", rshm_transport_id(row->transport), row->transport == RSHM_MEMORY ? " " : "",
                  row->transport == RSHM_MEMORY ? rshm_bench_mode_name(row->mode) : "");
         fprintf(f, "%s$load_%zu using 1:2 with linespoints lw 2 pt %d lc rgb '%s' title '%s, p50', $load_%zu using 1:3 with linespoints dt 2 pt %d "
-                "lc rgb '%s' title '%s, p99'", begun ? ", " : "", i, point, colours[row->transport], name, i, point + 1, colours[row->transport], name);
+                "lc rgb '%s' title '%s, p99'", begun ? ", " : "", i, point, colours[colour(row)], name, i, point + 1, colours[colour(row)], name);
         begun = true;
         point += 2;
     }
